@@ -1,0 +1,45 @@
+# The project's commands. `make demo` and `make test` need nothing but CPython 3.11+ with pip.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# torch first, by itself: the version pinned here is the one that every other package accepts.
+TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+
+.PHONY: setup demo test check format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "slant needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[quickstart,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/slant run examples/quickstart/slant.yaml
+	$(BIN)/slant score examples/quickstart/work/bundle \
+	  --narrative 'The new tram line in Zelengrad' \
+	  --text 'Twelve minutes to the centre instead of forty, and the trams are clean. Best thing the city has done.' \
+	  --text 'Трамвай опять стоит. Третий раз за неделю опоздала на работу.' \
+	  --text '泽林格勒新电车线路将于下月公布票价。'
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf examples/*/work .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,39 @@
+"""slant: your own model of sentiment toward a narrative, from documents to predictions.
+
+``Project`` runs a slant.yaml; ``Scorer`` scores with the bundle that came of it. Importing slant
+loads neither torch nor transformers; they come with the first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from slant.version import __version__
+
+if TYPE_CHECKING:
+    from slant.errors import SlantError
+    from slant.project import Project
+    from slant.records import Pair, Prediction
+    from slant.score.scorer import Scorer
+
+__all__ = ["Pair", "Prediction", "Project", "Scorer", "SlantError", "__version__"]
+
+_HOMES = {
+    "Pair": "slant.records",
+    "Prediction": "slant.records",
+    "Project": "slant.project",
+    "Scorer": "slant.score.scorer",
+    "SlantError": "slant.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'slant' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

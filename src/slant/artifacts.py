@@ -1,0 +1,405 @@
+"""Artifact folders: what one stage leaves for the next.
+
+A folder is an artifact once it holds ``manifest.json``, which is written last and atomically. The
+manifest records what the artifact was made from (``inputs``, by digest), how (``settings``,
+``seed``, versions) and every file with its size and sha256. ``key`` is a digest of the first two:
+a stage whose artifact already has the key it is about to build has nothing to do.
+
+While a stage works its folder holds ``building.json`` with the key. A stage that was killed finds
+it there and goes on; one that finds another key starts afresh.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from slant.errors import ArtifactError, SlantError, StorageError
+
+__all__ = [
+    "Artifact",
+    "Recipe",
+    "build",
+    "digest_file",
+    "digest_json",
+    "exclusive",
+    "find",
+    "load",
+    "storage_errors",
+    "sync_folder",
+    "write_atomically",
+]
+
+_MANIFEST = "manifest.json"
+_BUILDING = "building.json"
+_LOCK = ".lock"
+_SCHEMA = "slant.manifest/1"
+_TEMPORARY = ".tmp"
+_OWNER = "Check who owns the folder."
+_AGAIN = "then run the same command again: it goes on from here."
+_HINTS = {
+    errno.ENOSPC: f"Free some space, {_AGAIN}",
+    errno.EDQUOT: f"Free some of the quota, {_AGAIN}",
+    errno.EFBIG: "No larger file is allowed here; raise ulimit -f or choose another folder.",
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.EROFS: "The file system is read-only; choose another folder.",
+    errno.EIO: "The disk or the network storage failed; check it, or choose another folder.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+    errno.ENAMETOOLONG: "Choose a folder with a shorter path.",
+}
+# Libraries in Rust and C++ report a failed write in exceptions of their own, by its text only.
+_NATIVE_NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+_NATIVE_TEXTS = {
+    "no space left": errno.ENOSPC,
+    "disk quota exceeded": errno.EDQUOT,
+    "file too large": errno.EFBIG,
+}
+_PACKAGES = ("slant", "torch", "transformers", "peft", "numpy", "pyarrow", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an artifact is made from: equal recipes make equal artifacts.
+
+    Attributes:
+        kind: the stage, e.g. ``"ingest"``.
+        inputs: name → digest of everything that was read.
+        settings: the resolved settings that had a say, as plain JSON values.
+        seed: of every random choice.
+    """
+
+    kind: str
+    inputs: Mapping[str, str]
+    settings: Mapping[str, Any]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """sha256 of the recipe."""
+        return digest_json(
+            {
+                "kind": self.kind,
+                "inputs": dict(self.inputs),
+                "settings": dict(self.settings),
+                "seed": self.seed,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its folder and its manifest."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The key of the recipe it was made from."""
+        return str(self.manifest["key"])
+
+    @property
+    def digest(self) -> str:
+        """sha256 over names and contents of its files; equal for equal contents."""
+        return digest_json(
+            {name: entry["sha256"] for name, entry in self.manifest["files"].items()}
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the stage wanted to be known without opening its files."""
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files; raises ArtifactError if the manifest does not list it."""
+        if name not in self.manifest["files"]:
+            raise ArtifactError(f"{self.path}: has no {name}")
+        return self.path / name
+
+    def verify(self) -> None:
+        """Check every file against its size and sha256; raises ArtifactError naming the file."""
+        for name, entry in self.manifest["files"].items():
+            path = self.path / name
+            if not path.resolve().is_relative_to(self.path.resolve()):
+                raise ArtifactError(f"{self.path}/{_MANIFEST}: {name!r} lies outside the folder")
+            if not path.is_file():
+                raise ArtifactError(f"{path}: is missing")
+            if path.stat().st_size != entry["bytes"] or digest_file(path) != entry["sha256"]:
+                raise ArtifactError(
+                    f"{path}: is damaged (its sha256 is not the manifest's)",
+                    hint="Delete the folder and run the stage again.",
+                )
+
+
+class Builder:
+    """A folder being filled; ``facts`` go into the manifest."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = {}
+
+
+@contextmanager
+def build(path: Path, recipe: Recipe) -> Iterator[Builder]:
+    """Fill ``path`` and, if the block ends without an error, seal it with a manifest.
+
+    What an interrupted build of the same recipe left in ``path`` is still there; anything else is
+    removed first. Two processes never fill the same folder: the second is refused.
+
+    Raises:
+        StorageError: no space left or no permission.
+        ArtifactError: another process is at work in the folder.
+    """
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with exclusive(path / _LOCK):
+            _prepare(path, recipe)
+            builder = Builder(path)
+            yield builder
+            manifest = {
+                "schema": _SCHEMA,
+                "kind": recipe.kind,
+                "key": recipe.key,
+                "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "inputs": dict(recipe.inputs),
+                "settings": dict(recipe.settings),
+                "seed": recipe.seed,
+                "versions": _versions(),
+                "facts": builder.facts,
+                "files": _list_files(path),
+            }
+            write_atomically(path / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1))
+            (path / _BUILDING).unlink()
+            # While the lock is held: removed later, it could be the lock of the next process.
+            (path / _LOCK).unlink(missing_ok=True)
+
+
+def _prepare(path: Path, recipe: Recipe) -> None:
+    building = _read_json(path / _BUILDING)
+    sealed = (path / _MANIFEST).exists()
+    if building.get("key") == recipe.key and not sealed:
+        # What write_atomically had not finished when the process was killed.
+        for leftover in path.rglob(f"*{_TEMPORARY}"):
+            if leftover.is_file():
+                leftover.unlink()
+        return
+    leftovers = {_LOCK, _BUILDING + _TEMPORARY}
+    names = {child.name for child in path.iterdir()} - leftovers
+    ours = "key" in building or _read_json(path / _MANIFEST).get("schema") == _SCHEMA
+    if names and not ours:
+        raise ArtifactError(
+            f"{path}: holds files that slant did not write ({', '.join(sorted(names)[:3])}, …)",
+            hint="Name an empty folder; what is there would be removed.",
+        )
+    # In this order, so that a folder that is half cleared when the process is killed is neither
+    # complete, nor to be continued, nor a stranger's.
+    write_atomically(path / _BUILDING, json.dumps({"key": ""}))
+    (path / _MANIFEST).unlink(missing_ok=True)
+    sync_folder(path)
+    for child in path.iterdir():
+        if child.name in (_LOCK, _BUILDING):
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+    write_atomically(path / _BUILDING, json.dumps({"key": recipe.key}))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _list_files(path: Path) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of every file; on the disk, with its name, when this returns."""
+    files = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_dir():
+            sync_folder(file)
+        elif file.is_file() and name not in (_MANIFEST, _BUILDING, _LOCK):
+            with file.open("rb") as content:
+                os.fsync(content.fileno())
+            files[name] = {"bytes": file.stat().st_size, "sha256": digest_file(file)}
+    return files
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def find(path: Path, kind: str) -> Artifact | None:
+    """The artifact in ``path``, or None if there is none, it is not complete or of another kind."""
+    try:
+        return load(path, kind)
+    except ArtifactError:
+        return None
+
+
+def load(path: Path, kind: str) -> Artifact:
+    """The artifact of ``kind`` in ``path``.
+
+    Raises:
+        ArtifactError: there is none, it was not finished, or it is of another kind or version.
+    """
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
+    except FileNotFoundError:
+        state = "was not finished" if (path / _BUILDING).exists() else "is not there"
+        raise ArtifactError(
+            f"{path}: the {kind} artifact {state}", hint=f"Run `slant {kind}` first."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path / _MANIFEST}: cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
+        raise ArtifactError(f"{path / _MANIFEST}: is not a manifest of this version ({_SCHEMA})")
+    _check_shape(path / _MANIFEST, manifest)
+    if manifest["kind"] != kind:
+        raise ArtifactError(f"{path}: is a {manifest['kind']} artifact, not a {kind} artifact")
+    return Artifact(path, manifest)
+
+
+def _check_shape(path: Path, manifest: Mapping[str, Any]) -> None:
+    shape = {"kind": str, "key": str, "facts": dict, "files": dict}
+    for name, kind in shape.items():
+        if not isinstance(manifest.get(name), kind):
+            raise ArtifactError(f"{path}: is damaged ({name!r} is missing or of another type)")
+    for name, entry in manifest["files"].items():
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or not name:
+            raise ArtifactError(f"{path}: {name!r} lies outside the folder")
+        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+            raise ArtifactError(f"{path}: is damaged (the entry of {name!r})")
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """sha256 of a JSON value in its canonical form (sorted keys, no spaces), in hex."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that ``path`` holds either what it held before or all of ``content``.
+
+    Text is written as UTF-8. When this returns the file and its name are on the disk. One process
+    at a time may write to ``path``.
+
+    Raises:
+        StorageError: it cannot be written; nothing of it is left.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(path.name + _TEMPORARY)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # half a file would keep a full disk full
+        if isinstance(error, OSError):
+            raise _storage_error(path, error.errno, error) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder durable, where the file system can be asked to."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows does not open folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold ``lock`` while the block runs; the system lets go of it if the process dies.
+
+    Raises:
+        ArtifactError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise ArtifactError(
+            f"{lock.parent}: another process is at work here",
+            hint="Wait for it to end, or give this project another `work` folder.",
+        ) from None
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a StorageError that names the place.
+
+    Every OSError with a number is one, but for those of a network connection; so is an exception
+    in which a library in Rust or C++ reports a full disk. The place is the file that the error
+    names, or else ``path``.
+    """
+    try:
+        yield
+    except (SlantError, ConnectionError, TimeoutError):
+        raise
+    except Exception as error:
+        number = _number(error)
+        if number is None:
+            raise
+        named = getattr(error, "filename", None)
+        place = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else path
+        raise _storage_error(place, number, error) from error
+
+
+def _number(error: Exception) -> int | None:
+    """The system's error number behind an exception, or None."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    text = str(error)
+    if (match := _NATIVE_NUMBER.search(text)) and int(match[1] or match[2]) in _HINTS:
+        return int(match[1] or match[2])
+    return next((n for words, n in _NATIVE_TEXTS.items() if words in text.lower()), None)
+
+
+def _storage_error(place: Path, number: int | None, error: Exception) -> StorageError:
+    reason = os.strerror(number) if number else str(error)
+    verb = "read" if number == errno.ENOENT else "write"
+    return StorageError(f"cannot {verb} {place}: {reason}", hint=_HINTS.get(number or 0, ""))

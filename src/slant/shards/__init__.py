@@ -1,0 +1,1 @@
+"""MDS shards: bytes, files, order and packing."""

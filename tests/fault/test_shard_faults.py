@@ -1,0 +1,208 @@
+"""What can go wrong with shards on a disk: flipped bytes, lost files, a killed writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slant.errors import ShardError
+from slant.shards.reader import ShardReader
+from slant.shards.writer import ShardWriter
+
+COLUMNS = {"id": "int", "tokens": "ndarray:int32", "text": "str"}
+
+
+def write(folder: Path, compression: str | None, num_samples: int = 12) -> None:
+    with ShardWriter(folder, COLUMNS, compression=compression, size_limit_bytes=900) as writer:
+        for i in range(num_samples):
+            tokens = np.arange(20, dtype=np.int32) * i
+            writer.write({"id": i, "tokens": tokens, "text": f"текст {i}"})
+
+
+@pytest.fixture(params=[None, "zstd"], ids=["plain", "zstd"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    write(tmp_path, request.param)
+    return tmp_path
+
+
+def a_shard(folder: Path) -> Path:
+    return sorted(folder.glob("shard.*"))[1]
+
+
+def assert_verify_names(folder: Path, path: Path) -> None:
+    with pytest.raises(ShardError) as raised:
+        ShardReader(folder).verify()
+    assert str(path) in raised.value.message
+    assert raised.value.hint
+
+
+def assert_reading_names(folder: Path, path: Path) -> None:
+    with pytest.raises(ShardError) as raised:
+        list(ShardReader(folder))
+    assert str(path) in raised.value.message
+
+
+def test_a_flipped_bit_in_any_byte_of_a_shard_is_noticed(folder: Path) -> None:
+    path = a_shard(folder)
+    content = path.read_bytes()
+    rng = random.Random(0)
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        assert_verify_names(folder, path)
+        assert_reading_names(folder, path)
+
+
+def test_a_flipped_bit_in_any_byte_of_the_index_is_noticed(folder: Path) -> None:
+    path = folder / "index.json"
+    content = path.read_bytes()
+    rng = random.Random(1)
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        # Damage to a name, a size or a hash shows as a shard that does not fit, named likewise.
+        with pytest.raises(ShardError, match=str(folder)):
+            ShardReader(folder).verify()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 50, -1])
+def test_a_truncated_shard_is_noticed(folder: Path, kept: int) -> None:
+    path = a_shard(folder)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert_verify_names(folder, path)
+    assert_reading_names(folder, path)
+
+
+def test_bytes_after_a_shard_are_noticed(folder: Path) -> None:
+    path = a_shard(folder)
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert_verify_names(folder, path)
+    assert_reading_names(folder, path)
+
+
+def test_a_missing_shard_is_noticed(folder: Path) -> None:
+    path = a_shard(folder)
+    path.unlink()
+    assert_verify_names(folder, path)
+    assert_reading_names(folder, path)
+
+
+def test_a_folder_in_the_place_of_a_shard_is_noticed(folder: Path) -> None:
+    path = a_shard(folder)
+    path.unlink()
+    path.mkdir()
+    assert_verify_names(folder, path)
+    assert_reading_names(folder, path)
+
+
+def test_two_shards_in_each_others_place_are_noticed(folder: Path) -> None:
+    first, second, *_ = sorted(folder.glob("shard.*"))
+    first.rename(folder / "aside")
+    second.rename(first)
+    (folder / "aside").rename(second)
+    assert_verify_names(folder, first)
+    assert_verify_names(folder, second)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_a_truncated_index_is_noticed(folder: Path, length: int) -> None:
+    path = folder / "index.json"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ShardError, match=str(path)):
+        ShardReader(folder)
+
+
+def test_a_name_that_climbs_out_of_the_folder_is_refused_even_if_the_file_is_right(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "inside"
+    write(folder, None)
+    shutil.copy(folder / "shard.00000.mds", tmp_path / "shard.00000.mds")
+    path = folder / "index.json"
+    index = json.loads(path.read_text())
+    for name in ("../shard.00000.mds", str(tmp_path / "shard.00000.mds")):
+        index["shards"][0]["raw_data"]["basename"] = name
+        path.write_text(json.dumps(index))
+        with pytest.raises(ShardError, match="unsafe name") as raised:
+            ShardReader(folder)
+        assert str(path) in raised.value.message
+
+
+def test_checks_at_first_read_can_be_turned_off(tmp_path: Path) -> None:
+    write(tmp_path, None)
+    path = a_shard(tmp_path)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    assert len(list(ShardReader(tmp_path, check_on_read=False))) == 12
+    assert_verify_names(tmp_path, path)
+
+
+def test_without_hashes_a_sample_that_cannot_be_decoded_still_names_its_shard(
+    tmp_path: Path,
+) -> None:
+    with ShardWriter(tmp_path, {"text": "str"}, compression=None, hashes=()) as writer:
+        writer.write({"text": "fine"})
+        writer.write({"text": "cut"})
+    path = tmp_path / "shard.00000.mds"
+    path.write_bytes(path.read_bytes()[:-3] + b"\xff\xff\xff")
+    reader = ShardReader(tmp_path)
+    assert reader[0] == {"text": "fine"}
+    with pytest.raises(ShardError, match=f"{path}: sample 1: column 'text'"):
+        reader[1]
+
+
+WRITE_FOR_EVER = """
+import itertools, sys
+from pathlib import Path
+import numpy as np
+from slant.shards.writer import ShardWriter
+columns = {"id": "int", "noise": "bytes"}
+with ShardWriter(Path(sys.argv[1]), columns, size_limit_bytes=300_000) as writer:
+    rng = np.random.default_rng(0)
+    for i in itertools.count():
+        writer.write({"id": i, "noise": rng.bytes(1000)})
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.11])
+def test_a_writer_killed_in_the_middle_leaves_no_index_and_a_rerun_succeeds(
+    tmp_path: Path, delay_s: float
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("shard.*.zstd"))) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(delay_s)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "index.json").exists()
+    with pytest.raises(ShardError, match="holds no complete shards"):
+        ShardReader(tmp_path)
+
+    write(tmp_path, "zstd")
+    reader = ShardReader(tmp_path)
+    reader.verify()
+    assert [sample["id"] for sample in reader] == list(range(12))
+    index = json.loads((tmp_path / "index.json").read_text())
+    left = {path.name for path in tmp_path.iterdir()} - {"index.json"}
+    assert left == {shard["zip_data"]["basename"] for shard in index["shards"]}

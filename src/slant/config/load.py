@@ -1,0 +1,181 @@
+"""slant.yaml and ``--set`` to checked settings, and settings back to YAML.
+
+Precedence: defaults < file < ``--set``. Every mistake is reported at once, with its place.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from slant.config.overrides import apply_overrides
+from slant.config.problems import report_invalid, shown
+from slant.config.settings import ProjectSettings
+from slant.config.yaml_tree import Place, Tree, dump_yaml, parse_yaml
+from slant.errors import ConfigError, ConfigProblem, UsageError, did_you_mean
+
+__all__ = ["dump_settings", "expand_path", "load_settings", "source_files"]
+
+_HINT = "`slant config explain` lists every key; docs/configuration.md has an example."
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> ProjectSettings:
+    """Read and check a slant.yaml.
+
+    The settings keep ``${NAME}`` in the paths of sources as written, so that a saved copy holds no
+    path of this machine; ``source_files`` expands them.
+
+    Args:
+        path: The file.
+        overrides: ``key=value`` texts of ``--set``, applied in order on top of the file. The key is
+            dotted (``tune.lora.rank``, ``ingest.examples[0].limit``); the value is a YAML scalar
+            or a flow collection (``[a, b]``, ``{a: b}``).
+
+    Raises:
+        UsageError: ``path`` cannot be read.
+        ConfigError: The file or an override is not YAML, or does not fit the settings, or a source
+            names an environment variable that is not set. Holds all problems, in file order.
+    """
+    tree = _read(path)
+    apply_overrides(tree, overrides)
+    _check_variables(tree)
+    settings = None
+    try:
+        # Strict: YAML has types, so "17" in quotes is text and never a number.
+        settings = ProjectSettings.model_validate(tree.data, strict=True)
+    except ValidationError as error:
+        report_invalid(tree, error)
+    if settings is None or tree.problems:
+        in_file_order = sorted(tree.problems, key=lambda found: found[0].line)
+        raise ConfigError((problem for _, problem in in_file_order), hint=_HINT)
+    return settings
+
+
+def dump_settings(settings: ProjectSettings) -> str:
+    """The resolved configuration as YAML, defaults included; it loads to equal settings."""
+    return dump_yaml(settings.model_dump())
+
+
+def expand_path(value: str, folder: Path) -> Path:
+    """``value`` with ``${NAME}`` replaced from the environment, relative to ``folder``.
+
+    Raises:
+        UsageError: A variable is not set, or is empty.
+    """
+    return folder / _expand(value)
+
+
+def source_files(path: str, folder: Path) -> list[Path]:
+    """Files that a source's ``path`` stands for, sorted.
+
+    Args:
+        path: File or glob (``*``, ``?``, ``[…]``, ``**``), with ``${NAME}`` for environment
+            variables. A file whose own name looks like a glob is found too.
+        folder: Folder that a relative path starts from.
+
+    Raises:
+        UsageError: A variable is not set, or no file matches.
+    """
+    if "://" in path:
+        raise UsageError(
+            f"{path}: only local files can be read in this version",
+            hint="Copy the files here and give their path.",
+        )
+    pattern = _expand(path)
+    wanted = folder / pattern
+    if wanted.is_file():
+        return [wanted]
+    if wanted.is_dir():
+        raise UsageError(f"{path}: is a folder", hint=f"Name its files, e.g. {path}/*.jsonl")
+    # Path.glob would take hidden files and refuse absolute patterns. With root_dir, a folder whose
+    # own name holds "[" is not taken for a pattern.
+    names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
+    matches = sorted({folder / name for name in names})
+    files = [match for match in matches if match.is_file()]
+    if files:
+        return files
+    raise UsageError(f"{path}: {_nothing_found(pattern, folder)}", hint=f"Looked for {wanted}")
+
+
+def _nothing_found(pattern: str, folder: Path) -> str:
+    """What is wrong with ``pattern``, and what is there instead."""
+    wanted = folder / pattern
+    if wanted.parent.is_dir() or glob.has_magic(str(Path(pattern).parent)):
+        what = "no file matches" if glob.has_magic(pattern) else "there is no such file"
+        return what + _suggestion(wanted)
+    # The deepest folder that exists tells which part of the path is wrong.
+    existing = next(parent for parent in wanted.parents if parent.is_dir())
+    missing = wanted.relative_to(existing).parts[0]
+    folders = [entry.name for entry in existing.iterdir() if entry.is_dir()]
+    return f"there is no folder {existing / missing}{did_you_mean(missing, folders)}"
+
+
+def _suggestion(wanted: Path) -> str:
+    """A did-you-mean against the files beside ``wanted``."""
+    if not wanted.parent.is_dir():
+        return ""
+    return did_you_mean(wanted.name, sorted(e.name for e in wanted.parent.iterdir() if e.is_file()))
+
+
+def _read(path: Path) -> Tree:
+    """Parse the file and check that it is a mapping."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        message = f"there is no file {path}{_suggestion(path)}"
+        hint = "Give the path of a slant.yaml; docs/configuration.md has one to start from."
+        raise UsageError(message, hint=hint) from error
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror}"
+        raise UsageError(message, hint="Give the path of a slant.yaml.") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = ConfigProblem(f"{path}:{line}", "", "is not UTF-8 text")
+        raise ConfigError([problem], hint="Save the file as UTF-8.") from error
+
+    def place(line: int, column: int | None) -> Place:
+        return Place(line, f"{path}:{line}" + (f":{column}" if column else ""))
+
+    tree = parse_yaml(text, place)
+    if isinstance(tree.data, dict):
+        return tree
+    what = "is empty" if tree.data is None else f"must be a mapping of keys, got {shown(tree.data)}"
+    raise ConfigError([ConfigProblem(tree.place(()).text, "", what)], hint=_HINT)
+
+
+def _check_variables(tree: Tree) -> None:
+    """Note every source whose path names a variable that is not set: now, not hours later."""
+    ingest = tree.data.get("ingest") if isinstance(tree.data, dict) else None
+    for kind in ("documents", "examples"):
+        sources = ingest.get(kind) if isinstance(ingest, dict) else None
+        for index, source in enumerate(sources if isinstance(sources, list) else []):
+            path = source.get("path") if isinstance(source, dict) else None
+            for name in _unset_variables(path) if isinstance(path, str) else []:
+                message = f"environment variable {name} is not set; {_advice_to_set(name)}"
+                tree.report(("ingest", kind, index, "path"), message)
+
+
+def _unset_variables(value: str) -> list[str]:
+    """Names in ``value`` that the environment lacks; an empty one would give a wrong path too."""
+    names = dict.fromkeys(_VARIABLE.findall(value))
+    return [name for name in names if not os.environ.get(name)]
+
+
+def _advice_to_set(name: str) -> str:
+    return f"run `export {name}=…` first"
+
+
+def _expand(value: str) -> str:
+    for name in _unset_variables(value):
+        raise UsageError(
+            f"{value}: environment variable {name} is not set", hint=_advice_to_set(name)
+        )
+    return _VARIABLE.sub(lambda found: os.environ[found[1]], value)

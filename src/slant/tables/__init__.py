@@ -1,0 +1,1 @@
+"""Rows of JSONL, CSV, TSV and Parquet files, in and out."""

@@ -1,0 +1,1 @@
+"""Scoring: label logits, probabilities, predictions."""

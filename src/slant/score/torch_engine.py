@@ -1,0 +1,58 @@
+"""Scoring with PyTorch: prefill only, label rows only, length-sorted token budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from slant.model.batches import pad_batch, token_budget_batches
+from slant.model.label_head import LabelModel
+
+__all__ = ["TorchEngine"]
+
+DEFAULT_TOKENS_PER_BATCH = 4096
+
+
+@final
+class TorchEngine:
+    """Label logits from a LabelModel on the device and in the dtype that it is in.
+
+    Args:
+        model: any LabelModel, in evaluation mode.
+        pad_token_id: fills the batches.
+        tokens_per_batch: tokens, padding included, that go through the model at once.
+    """
+
+    def __init__(
+        self,
+        model: LabelModel,
+        pad_token_id: int,
+        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    ) -> None:
+        self._model = model
+        self._pad_token_id = pad_token_id
+        self._tokens_per_batch = tokens_per_batch
+        self._device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def label_logits(
+        self,
+        prompts: Sequence[Sequence[int]],
+        on_done: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """See Engine."""
+        lengths = [len(prompt) for prompt in prompts]
+        logits_NL: NDArray[np.float32] = np.empty(
+            (len(prompts), self._model.num_labels), dtype=np.float32
+        )
+        for batch in token_budget_batches(lengths, self._tokens_per_batch):
+            input_ids, attention_mask = pad_batch([prompts[i] for i in batch], self._pad_token_id)
+            logits_BL = self._model(input_ids.to(self._device), attention_mask.to(self._device))
+            logits_NL[batch] = logits_BL.cpu().numpy()
+            if on_done:
+                on_done(len(batch))
+        return logits_NL

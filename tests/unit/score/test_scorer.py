@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from slant.errors import ArtifactError, ModelError, TaskError
+from slant.model.base import load_causal_lm, load_tokenizer
+from slant.model.label_head import LabelModel
+from slant.records import Pair, Prediction
+from slant.score.scorer import Refusal, Scorer
+from slant.score.torch_engine import TorchEngine
+from slant.task.encode import Encoder
+from tiny import PAD, save_tiny_model
+from tiny_task import tiny_spec
+
+LIMIT = 120
+TOO_LONG = "a narrative that never ends " * 10
+DOCUMENTS = [f"{'Un texto. ' * (i % 7)}{i}" for i in range(30)]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "a"
+    save_tiny_model(folder / "causal-lm")
+    spec = tiny_spec(load_tokenizer(folder / "causal-lm"), token_limit=LIMIT)
+    spec.with_weights("w").with_temperature(0.05).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorer(bundle: Path) -> Scorer:
+    return Scorer.load(bundle, dtype="float32", device="cpu")
+
+
+def same(a: Prediction, b: Prediction) -> bool:
+    return (a.id, a.label, a.fingerprint) == (b.id, b.label, b.fingerprint) and np.allclose(
+        a.probabilities, b.probabilities, atol=1e-5
+    )
+
+
+def test_predictions_come_in_input_order_and_equal_those_made_one_by_one(scorer):
+    predictions = scorer.predict(DOCUMENTS, "el puente")
+    single = [scorer.predict(document, "el puente")[0] for document in DOCUMENTS]
+    assert len(predictions) == 30
+    assert all(map(same, predictions, single))
+    assert len({prediction.probabilities for prediction in predictions}) > 20
+
+
+def test_a_prediction_is_the_models_own_answer_at_the_end_of_the_prompt(scorer, bundle):
+    model = load_causal_lm(bundle / "causal-lm", dtype=torch.float32)
+    tokenizer = load_tokenizer(bundle / "causal-lm")
+    prompt = "Un texto.\n\nNarrative: el puente\nSentiment toward the narrative:"
+    ids = [tokenizer.encode(f"{prompt} {word}").ids[-1] for word in scorer.labels]
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer.encode(prompt).ids])).logits[0, -1, ids]
+    expected = torch.softmax(logits.double() / 0.05, dim=0).numpy()
+    (prediction,) = scorer.predict("Un texto.", "el puente")
+    np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-4)
+    assert prediction.label == scorer.labels[int(expected.argmax())]
+    assert prediction.confidence == max(prediction.probabilities)
+    assert prediction.fingerprint == scorer.fingerprint
+
+
+def test_the_temperature_of_the_contract_is_applied(bundle, tmp_path):
+    plain = tiny_spec(load_tokenizer(bundle / "causal-lm"), token_limit=LIMIT)
+    (tmp_path / "causal-lm").symlink_to(bundle / "causal-lm")
+    found = {}
+    for temperature in (1.0, 0.05):
+        plain.with_temperature(temperature).save(tmp_path)
+        found[temperature] = Scorer.load(tmp_path, dtype="float32").predict_proba(DOCUMENTS)
+    sharpened = found[1.0] ** 20
+    sharpened /= sharpened.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[0.05], sharpened, atol=1e-4)
+
+
+def test_probabilities_have_a_row_a_document_and_a_column_a_label(scorer):
+    found = scorer.predict_proba(DOCUMENTS[:4])
+    assert found.shape == (4, 3)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert scorer.predict_proba("one text", "x").shape == (1, 3)
+    assert scorer.predict_proba([]).shape == (0, 3)
+
+
+def test_one_narrative_is_asked_of_every_document(scorer):
+    each = scorer.predict(DOCUMENTS[:3], ["x", "x", "x"])
+    assert all(map(same, scorer.predict(DOCUMENTS[:3], "x"), each))
+
+
+def test_each_document_may_have_its_own_narrative_or_none(scorer):
+    found = scorer.predict(["a", "a", "a"], ["x", None, "y"])
+    assert same(found[0], scorer.predict("a", "x")[0])
+    assert same(found[1], scorer.predict("a")[0])
+    assert same(found[2], scorer.predict("a", "y")[0])
+    assert found[0].probabilities != found[1].probabilities != found[2].probabilities
+
+
+def test_no_documents_give_an_empty_list(scorer):
+    assert scorer.predict([]) == []
+    assert scorer.predict([], "x") == []
+    assert scorer.predict([], []) == []
+    assert list(scorer.stream(iter([]))) == []
+
+
+def test_different_numbers_of_documents_and_narratives_are_an_error(scorer):
+    with pytest.raises(TaskError, match="2 documents and 3 narratives") as raised:
+        scorer.predict(["a", "b"], ["x", "y", "z"])
+    assert raised.value.hint
+
+
+LONG = "A document that is longer than the limit allows. " * 10
+
+
+def test_a_pair_that_cannot_be_scored_is_refused_in_its_place_and_the_others_are_scored(scorer):
+    pairs = [
+        Pair("first", "x", id="1"),
+        Pair(LONG, TOO_LONG, id="2"),
+        Pair(LONG, "x", id="3"),
+        Pair("half \ud83d", None, id="4"),
+        Pair("last", None, id="5"),
+    ]
+    outcomes = list(scorer.stream(pairs))
+    assert [outcome.id for outcome in outcomes] == ["1", "2", "3", "4", "5"]
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [Prediction, Refusal, Prediction, Refusal, Prediction]
+    assert "no room is left" in outcomes[1].reason
+    assert "surrogate" in outcomes[3].reason
+    assert same(outcomes[0], next(scorer.stream([Pair("first", "x", id="1")])))
+
+
+def test_nothing_but_refusals_is_no_error(scorer):
+    outcomes = list(scorer.stream([Pair(LONG, TOO_LONG, id="1")] * 2))
+    assert [type(outcome) for outcome in outcomes] == [Refusal, Refusal]
+
+
+def test_predicting_names_the_document_that_cannot_be_scored(scorer):
+    with pytest.raises(TaskError, match="document 2: narrative and cue take"):
+        scorer.predict(["a", LONG], ["x", TOO_LONG])
+
+
+def test_a_stream_reads_ahead_by_a_bounded_number_of_pairs(scorer):
+    read = [0]
+
+    def endless():
+        while True:
+            read[0] += 1
+            yield Pair(f"text {read[0]}", None, id=str(read[0]))
+
+    stream = scorer.stream(endless())
+    assert read == [0]
+    first = [next(stream) for _ in range(3)]
+    assert [outcome.id for outcome in first] == ["1", "2", "3"]
+    assert read[0] <= 1024
+
+
+def test_a_stream_of_several_chunks_keeps_its_order(scorer):
+    pairs = [Pair("t", None, id=str(i)) for i in range(2100)]
+    assert [outcome.id for outcome in scorer.stream(iter(pairs))] == [str(i) for i in range(2100)]
+
+
+class BrokenEngine:
+    """An engine whose second answer is not a number, as after an overflow in float16."""
+
+    def label_logits(self, prompts, on_done=None):
+        logits = np.zeros((len(prompts), 3), np.float32)
+        logits[1] = np.nan
+        return logits
+
+
+def test_an_answer_that_is_not_a_number_is_never_taken_for_a_label(bundle):
+    tokenizer = load_tokenizer(bundle / "causal-lm")
+    spec = tiny_spec(tokenizer, token_limit=LIMIT)
+    outcomes = list(
+        Scorer(spec, Encoder(tokenizer, spec), BrokenEngine()).stream(
+            [Pair("a", id="1"), Pair("b", id="2"), Pair("c", id="3")]
+        )
+    )
+    assert [type(outcome) for outcome in outcomes] == [Prediction, Refusal, Prediction]
+    assert outcomes[1].id == "2"
+    assert "not a number" in outcomes[1].reason
+
+
+def test_a_scorer_is_made_of_its_parts_as_well(bundle, scorer):
+    tokenizer = load_tokenizer(bundle / "causal-lm")
+    spec = tiny_spec(tokenizer, token_limit=LIMIT).with_weights("w").with_temperature(0.05)
+    causal_lm = load_causal_lm(bundle / "causal-lm", dtype=torch.float32)
+    model = LabelModel(causal_lm, spec.verbalizer.token_ids)
+    made = Scorer(spec, Encoder(tokenizer, spec), TorchEngine(model, PAD))
+    assert made.fingerprint == scorer.fingerprint
+    assert made.labels == scorer.labels
+    assert all(map(same, made.predict(DOCUMENTS, "x"), scorer.predict(DOCUMENTS, "x")))
+
+
+def test_two_scorers_in_one_process_do_not_disturb_each_other(scorer, tmp_path):
+    save_tiny_model(tmp_path / "causal-lm", seed=9, kind="llama")
+    spec = tiny_spec(load_tokenizer(tmp_path / "causal-lm"), token_limit=100)
+    spec.save(tmp_path)
+    before = scorer.predict(DOCUMENTS, "x")
+    other = Scorer.load(tmp_path, dtype="float32")
+    others = other.predict(DOCUMENTS, "x")
+    assert all(map(same, scorer.predict(DOCUMENTS, "x"), before))
+    assert all(map(same, other.predict(DOCUMENTS, "x"), others))
+    assert other.fingerprint != scorer.fingerprint
+    assert not np.allclose([p.probabilities for p in others], [p.probabilities for p in before])
+
+
+def test_four_threads_get_the_same_as_one(scorer):
+    documents = [*DOCUMENTS, LONG, LONG + "end"]
+    expected = scorer.predict(documents, "x")
+    results: dict[int, list[bool]] = {i: [] for i in range(4)}
+    errors: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            for _ in range(5):
+                found = scorer.predict(documents, "x")
+                results[number] += map(same, found, expected)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in results]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert all(len(found) == 5 * len(documents) and all(found) for found in results.values())
+
+
+def test_a_bundle_that_is_not_there_or_lacks_its_weights_is_an_error(bundle, tmp_path):
+    with pytest.raises(ArtifactError, match=r"slant\.json: is not there"):
+        Scorer.load(tmp_path / "nowhere")
+    (tmp_path / "slant.json").write_bytes((bundle / "slant.json").read_bytes())
+    with pytest.raises(ModelError, match="causal-lm"):
+        Scorer.load(tmp_path)
+
+
+def test_a_bundle_with_another_tokenizer_is_refused(bundle, tmp_path):
+    save_tiny_model(tmp_path / "causal-lm")
+    (tmp_path / "slant.json").write_bytes((bundle / "slant.json").read_bytes())
+    path = tmp_path / "causal-lm" / "tokenizer.json"
+    tokenizer = load_tokenizer(tmp_path / "causal-lm")
+    tokenizer.add_tokens(["new"])
+    tokenizer.save(str(path))
+    with pytest.raises(TaskError, match="the tokenizer's digest"):
+        Scorer.load(tmp_path)
+
+
+def test_an_unknown_dtype_is_refused(bundle):
+    with pytest.raises(ModelError, match="no dtype 'bf16'"):
+        Scorer.load(bundle, dtype="bf16")

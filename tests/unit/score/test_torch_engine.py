@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from slant.model.label_head import LabelModel
+from slant.score.torch_engine import TorchEngine
+from tiny import PAD, tiny_model
+
+LABEL_IDS = (266, 261, 7)
+
+
+def prompts(count: int = 40) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, rng.integers(1, 90)).tolist() for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def model() -> LabelModel:
+    return LabelModel(tiny_model(), LABEL_IDS).eval()
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 100, 100_000])
+def test_rows_are_in_input_order_and_the_same_whatever_the_budget(model, tokens_per_batch):
+    logits = TorchEngine(model, PAD, tokens_per_batch).label_logits(prompts())
+    assert logits.shape == (40, 3)
+    assert logits.dtype == np.float32
+    with torch.no_grad():
+        for row, ids in zip(logits, prompts(), strict=True):
+            own = model.causal_lm(torch.tensor([ids])).logits[0, -1, list(LABEL_IDS)]
+            np.testing.assert_allclose(row, own.numpy(), atol=1e-5)
+
+
+def test_no_prompts_give_no_rows(model):
+    assert TorchEngine(model, PAD).label_logits([]).shape == (0, 3)
+
+
+def test_it_tells_how_many_are_done_after_each_pass(model):
+    done: list[int] = []
+    TorchEngine(model, PAD, 500).label_logits(prompts(), done.append)
+    assert sum(done) == 40
+    assert len(done) > 3
+    assert min(done) >= 1
+
+
+def test_no_pass_has_more_tokens_than_the_budget_with_padding(model):
+    sizes: list[int] = []
+    handle = model.register_forward_pre_hook(lambda module, args: sizes.append(args[0].numel()))
+    try:
+        TorchEngine(model, PAD, 200).label_logits(prompts())
+    finally:
+        handle.remove()
+    assert max(sizes) <= 200
+
+
+def test_nothing_is_kept_for_gradients(model):
+    kept: list[bool] = []
+    handle = model.register_forward_hook(lambda module, args, out: kept.append(out.requires_grad))
+    try:
+        TorchEngine(model, PAD).label_logits(prompts(2))
+    finally:
+        handle.remove()
+    assert kept
+    assert not any(kept)
+
+
+def test_bfloat16_models_answer_in_float32_and_close_to_float32():
+    exact = LabelModel(tiny_model(), LABEL_IDS).eval()
+    rounded = LabelModel(tiny_model(), LABEL_IDS).eval().to(torch.bfloat16)
+    found = TorchEngine(rounded, PAD).label_logits(prompts())
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, TorchEngine(exact, PAD).label_logits(prompts()), atol=0.02)

@@ -1,0 +1,328 @@
+"""report.html as text: well-formed, self-contained, escaped, honest. A browser sees it in e2e/."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import re
+from html.parser import HTMLParser
+from typing import Any, final
+
+import pytest
+
+from slant.errors import InputError
+from slant.evaluate.report_html import render_report
+from unit.evaluate.sample_report import sample_report
+
+VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
+HOSTILE = """<script>alert('x')</script>"' onload=alert(1) {{ 7 * 7 }} </blockquote> &amp; <b>"""
+
+
+@final
+class Page(HTMLParser):
+    """What a parser finds: every start tag, the text of every element, and tags left open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.html = html
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.problems: list[str] = []
+        self._open: list[str] = []
+        self._text: list[str] = []
+        self.feed(html)
+        self.close()
+        self.problems += [f"<{tag}> is never closed" for tag in self._open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        if len(set(names)) != len(names):
+            self.problems.append(f"<{tag}> has an attribute twice: {names}")
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open or self._open.pop() != tag:
+            self.problems.append(f"</{tag}> closes another element")
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self._open):
+            self._text.append(data)
+
+    @property
+    def text(self) -> str:
+        """All that is there to read, with single spaces."""
+        return " ".join("".join(self._text).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Attributes of every element of this name."""
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(report: dict[str, Any]) -> Page:
+    page = Page(render_report(report))
+    assert page.problems == []
+    return page
+
+
+def difference(report: dict[str, Any], system: str) -> dict[str, Any]:
+    return next(entry for entry in report["differences"] if entry["system"] == system)["macro_f1"]
+
+
+def test_the_headline_is_the_finding_in_words() -> None:
+    report = sample_report()
+    difference(report, "prompted").update(value=0.24, low=0.17, high=0.31)
+    text = page_of(report).text
+    assert (
+        "0.71 macro-F1 [0.66, 0.76] on 218 held-out examples; "
+        "24 points better than prompting the same base model [17, 31]." in text
+    )
+    assert "Clearly better than all 3 baselines." in text
+
+
+def test_an_interval_around_zero_is_no_clear_difference() -> None:
+    report = sample_report()
+    difference(report, "prompted").update(value=0.01, low=-0.03, high=0.05)
+    text = page_of(report).text
+    assert (
+        "no clear difference from prompting the same base model: +1 point [\N{MINUS SIGN}3, +5]"
+        in text
+    )
+    assert "Not clearly better than Prompted base model." in text
+
+
+def test_a_model_worse_than_a_baseline_is_called_worse() -> None:
+    report = sample_report()
+    difference(report, "tfidf").update(value=-0.06, low=-0.1, high=-0.02)
+    text = page_of(report).text
+    assert "Worse than TF-IDF and logistic regression." in text
+    assert "tuned is 6 points worse [2, 10]" in text
+
+
+def test_without_a_prompted_baseline_the_hardest_other_one_is_named() -> None:
+    report = sample_report()
+    report["systems"] = [s for s in report["systems"] if s["id"] != "prompted"]
+    report["differences"] = [d for d in report["differences"] if d["system"] != "prompted"]
+    assert "15 points better than TF-IDF and logistic regression" in page_of(report).text
+
+
+def test_without_any_baseline_the_page_says_so() -> None:
+    report = sample_report()
+    report["systems"], report["differences"] = report["systems"][:1], []
+    assert "Measured against no baseline." in page_of(report).text
+
+
+def test_the_same_report_gives_the_same_page() -> None:
+    assert render_report(sample_report()) == render_report(copy.deepcopy(sample_report()))
+
+
+def test_rendering_leaves_the_report_as_it_was() -> None:
+    report = sample_report()
+    render_report(report)
+    assert report == sample_report()
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    page = page_of(sample_report())
+    links = [
+        value or ""
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in {"src", "href", "xlink:href", "srcset", "action", "poster", "data"}
+    ]
+    assert links
+    assert all(link.startswith("#") for link in links)
+    assert all(url.startswith("#") for url in re.findall(r"url\(\s*['\"]?([^)]*)", page.html))
+    assert "@import" not in page.html
+    assert not page.all("link")
+    assert not page.all("img")
+
+
+def test_links_lead_to_sections_that_exist() -> None:
+    for mistakes in (0, 3):
+        page = page_of(sample_report(num_mistakes=mistakes))
+        ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+        assert len(set(ids)) == len(ids)
+        assert {f"#{name}" for name in ids} >= {a["href"] for a in page.all("a")}
+
+
+def test_the_only_script_is_ours_and_the_policy_names_its_digest() -> None:
+    page = page_of(sample_report())
+    (script,) = re.findall(r"<script>(.*?)</script>", page.html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (m["content"] for m in page.all("meta") if "http-equiv" in m)
+    assert policy
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def hostile_report() -> dict[str, Any]:
+    report = sample_report(labels=(HOSTILE, "neutral", "positive"))
+    report["task"].update(base=HOSTILE, prompt=HOSTILE, prompt_overall=HOSTILE)
+    report["machine"]["processor"] = HOSTILE
+    report["data"]["languages"].append(HOSTILE)
+    report["training"]["adapt"]["perplexity"][HOSTILE] = {"before": 3.0, "after": 2.0}
+    for mistake in report["mistakes"]:
+        for key in ("text", "narrative", "document_id", "lang", "source"):
+            mistake[key] = HOSTILE
+    for system in report["systems"]:
+        system["name"] = system["description"] = HOSTILE
+        for slices in system["slices"].values():
+            slices[HOSTILE] = slices[next(iter(slices))]
+    return report
+
+
+def test_hostile_text_stays_text() -> None:
+    harmless, hostile = page_of(sample_report()), page_of(hostile_report())
+    assert len(hostile.all("script")) == 1
+    assert "<b>" in hostile.text  # shown as it was written
+    assert "{{ 7 * 7 }}" in hostile.text
+    assert HOSTILE in (hostile.all("blockquote")[0]["lang"] or "")
+    known = {name for _, attributes in harmless.tags for name in attributes}
+    assert {name for _, attributes in hostile.tags for name in attributes} <= known
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_any_number_of_labels_has_its_row_and_column(count: int) -> None:
+    labels = tuple(f"label {i}" for i in range(count))
+    page = page_of(sample_report(labels=labels))
+    cells = [td for td in page.all("td") if td.get("style", "")]
+    assert len(cells) == count * count
+
+
+def test_one_language_makes_no_weakest_language() -> None:
+    report = sample_report()
+    report["data"]["languages"] = ["es"]
+    for system in report["systems"]:
+        system["slices"]["lang"] = {"es": system["slices"]["lang"]["es"]}
+    assert "Weakest language" not in page_of(report).text
+
+
+def test_twenty_languages_and_three_hundred_narratives_all_appear() -> None:
+    report = sample_report()
+    for system in report["systems"]:
+        slices = system["slices"]
+        slices["lang"] = {f"q{i:02}": slices["lang"]["es"] for i in range(20)}
+        slices["narrative"] = {f"claim no. {i}": slices["source"]["blog"] for i in range(300)}
+    text = page_of(report).text
+    assert all(f"q{i:02}" in text for i in range(20))
+    assert all(f"claim no. {i}" in text for i in range(300))
+
+
+def test_the_missing_parts_of_a_report_are_left_out() -> None:
+    report = sample_report(num_mistakes=0)
+    report["training"]["adapt"] = None
+    report["training"]["tune"].update(losses=[], validation=[])
+    for system in report["systems"]:
+        system["reliability"] = None
+    page = page_of(report)
+    assert "Domain adaptation" not in page.text
+    assert "No reliability bins were measured." in page.text
+    assert "Most confident mistakes" not in page.text
+    assert not page.all("blockquote")
+
+
+def test_empty_reliability_bins_are_not_drawn() -> None:
+    report = sample_report()
+    for bin_ in report["systems"][0]["reliability"]["bins"]:
+        bin_.update(count=0, confidence=None, accuracy=None)
+    assert "No reliability bins were measured." in page_of(report).text
+
+
+def test_a_test_split_too_small_for_intervals_is_shown_without_them() -> None:
+    report = sample_report()
+    for system in report["systems"]:
+        for metrics in (
+            system["overall"],
+            *(m for s in system["slices"].values() for m in s.values()),
+        ):
+            metrics["count"] = 4
+            for name in ("accuracy", "macro_f1"):
+                metrics[name].update(low=None, high=None)
+    for entry in report["differences"]:
+        entry["macro_f1"].update(low=None, high=None)
+    text = page_of(report).text
+    assert "0.71 macro-F1 on 4 held-out examples; no clear difference from" in text
+    assert "there are too few examples for one here" in text
+    assert "The test split is small: 4 examples." in text
+
+
+def test_a_slice_too_small_for_an_interval_is_marked() -> None:
+    page = page_of(sample_report())
+    assert sum("few" in (row.get("class") or "") for row in page.all("tr")) == 2
+    assert "Narratives with too few test examples for an interval: 1 of 8." in page.text
+
+
+def test_a_perfect_model_has_no_worst_confusion() -> None:
+    report = sample_report()
+    report["systems"][0]["confusion"] = [[5, 0, 0], [0, 7, 0], [0, 0, 0]]
+    assert "No test example was labelled wrong." in page_of(report).text
+
+
+def test_the_most_frequent_confusion_is_named() -> None:
+    report = sample_report()
+    report["systems"][0]["confusion"] = [[50, 3, 2], [4, 40, 11], [1, 2, 60]]
+    assert "neutral taken for positive, 11 of 55 times" in page_of(report).text
+
+
+def test_losses_that_are_no_numbers_are_not_drawn() -> None:
+    report = sample_report()
+    report["training"]["tune"].update(
+        losses=[[1, 1.0], [2, float("nan")], [3, None], [4, float("inf")], [5, 0.5]],
+        validation=[[5, float("nan"), 0.6]],
+    )
+    page = page_of(report)
+    paths = " ".join(path["d"] or "" for path in page.all("path"))
+    assert "M20 0L100 50" in paths
+    assert "nan" not in paths
+    assert "inf" not in paths
+
+
+def test_a_long_training_is_drawn_with_few_points() -> None:
+    report = sample_report()
+    report["training"]["tune"]["losses"] = [[step, 1 / step] for step in range(1, 50_001)]
+    assert len(render_report(report)) < len(render_report(sample_report())) + 10_000
+
+
+def test_every_picture_is_named_or_hidden() -> None:
+    page = page_of(sample_report())
+    named = sum(svg.get("role") == "img" for svg in page.all("svg"))
+    hidden = sum(svg.get("aria-hidden") == "true" for svg in page.all("svg"))
+    assert named + hidden == len(page.all("svg"))
+    assert len(re.findall(r"<svg[^>]*role=\"img\"[^>]*>\s*<title>[^<]", page.html)) == named
+
+
+def test_tables_have_captions_and_their_heads_a_scope() -> None:
+    page = page_of(sample_report())
+    assert len(page.all("caption")) == len(page.all("table")) == 5
+    assert all(th.get("scope") for th in page.all("th"))
+
+
+def test_texts_carry_their_language() -> None:
+    page = page_of(sample_report(num_mistakes=5))
+    assert [quote["lang"] for quote in page.all("blockquote")] == ["es", "ru", "zh", "tl", "en"]
+
+
+def test_a_document_without_language_or_source_is_shown() -> None:
+    report = sample_report(num_mistakes=1)
+    report["mistakes"][0].update(lang=None, source=None)
+    page = page_of(report)
+    assert "Unknown · other" in page.text
+    assert page.all("blockquote")[0]["lang"] == "und"
+
+
+def test_scores_and_percentages_of_one_figure_round_alike() -> None:
+    report = sample_report()
+    report["systems"][0]["overall"]["accuracy"].update(value=0.74, low=0.695, high=0.785)
+    text = page_of(report).text
+    low, high = re.findall(r"0\.74 \[0\.(\d\d), 0\.(\d\d)\]", text)[0]
+    assert f"[{low}, {high}]" in text
+
+
+def test_another_schema_is_refused() -> None:
+    with pytest.raises(InputError, match=r"slant\.report/2"):
+        render_report({**sample_report(), "schema": "slant.report/2"})

@@ -1,0 +1,1 @@
+"""The command line: parses, calls the SDK, shows what came of it."""

@@ -1,0 +1,91 @@
+"""The report as a table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["print_report"]
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print systems, languages and latency of a ``report.json``."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print()
+    console.print(_systems(report))
+    console.print(_languages(report))
+    for line in _sentences(report):
+        console.print(line)
+    console.print()
+
+
+def _systems(report: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    data = report["data"]
+    table = Table(
+        title=f"{data['test']} held-out examples, {data['test_documents']} documents, "
+        f"{report['confidence']:.0%} intervals",
+        title_justify="left",
+    )
+    table.add_column("system")
+    for column in ("accuracy", "macro-F1", "tuned is better by"):
+        table.add_column(column, justify="right")
+    differences = {entry["system"]: entry["macro_f1"] for entry in report["differences"]}
+    for number, system in enumerate(report["systems"]):
+        overall = system["overall"]
+        difference = differences.get(system["id"])
+        table.add_row(
+            system["name"],
+            _percent(overall["accuracy"]),
+            _percent(overall["macro_f1"]),
+            _points(difference) if difference else "",
+            style="bold" if number == 0 else None,
+        )
+    return table
+
+
+def _languages(report: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="macro-F1 by language", title_justify="left")
+    table.add_column("language")
+    table.add_column("examples", justify="right")
+    for system in report["systems"]:
+        table.add_column(system["name"], justify="right")
+    for lang, metrics in report["systems"][0]["slices"]["lang"].items():
+        row = [_percent(system["slices"]["lang"][lang]["macro_f1"]) for system in report["systems"]]
+        table.add_row(lang, str(metrics["count"]), *row)
+    return table
+
+
+def _sentences(report: Mapping[str, Any]) -> list[str]:
+    latency, calibration = report["latency"], report["calibration"]
+    scoring, generation = latency["label_scoring"], latency["generation"]
+    lines = [
+        f"latency per document: {scoring['p50']:.0f} ms (p95 {scoring['p95']:.0f}) reading label "
+        f"scores, {generation['p50']:.0f} ms (p95 {generation['p95']:.0f}) generating the answer",
+        f"calibration error {calibration['ece_after']:.3f} "
+        f"(before temperature {calibration['temperature']:g}: {calibration['ece_before']:.3f})",
+    ]
+    adapt = report["training"]["adapt"]
+    if adapt:
+        changes = ", ".join(
+            f"{lang} {p['before']:.1f} → {p['after']:.1f}"
+            for lang, p in adapt["perplexity"].items()
+        )
+        lines.append(f"perplexity by domain adaptation: {changes}")
+    return lines
+
+
+def _percent(figure: Mapping[str, float | None]) -> str:
+    value = f"{100 * (figure['value'] or 0):.1f} %"
+    if figure["low"] is None or figure["high"] is None:
+        return value
+    return f"{value} [{100 * figure['low']:.0f}–{100 * figure['high']:.0f}]"
+
+
+def _points(figure: Mapping[str, float]) -> str:
+    return f"{100 * figure['value']:+.1f} [{100 * figure['low']:+.0f}–{100 * figure['high']:+.0f}]"

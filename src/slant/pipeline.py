@@ -1,0 +1,228 @@
+"""The stages of a project, in order, each run only when what it is made from has changed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from slant.artifacts import Artifact, Recipe, find, load, storage_errors, write_atomically
+from slant.config.load import dump_settings
+from slant.config.settings import ProjectSettings
+from slant.errors import ArtifactError, GateError, UsageError
+from slant.labels import LabelSet
+from slant.progress import Progress
+
+if TYPE_CHECKING:
+    from slant.evaluate.stage import Subject
+    from slant.model.base import BaseModel
+
+__all__ = ["STAGES", "Pipeline", "StageResult"]
+
+STAGES = ("ingest", "shard", "adapt", "tune", "evaluate", "export")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A stage's artifact, whether it had to be made, and the seconds that took."""
+
+    stage: str
+    artifact: Artifact
+    made: bool
+    seconds: float
+
+
+@final
+class Pipeline:
+    """A project's stages and their artifacts.
+
+    Args:
+        settings: the project's configuration.
+        start: folder that relative paths of the configuration start from.
+        progress: told what happens.
+    """
+
+    def __init__(self, settings: ProjectSettings, start: Path, progress: Progress) -> None:
+        self._settings = settings
+        self._start = start
+        self._progress = progress
+        self._work = start / settings.work
+        self._artifacts: dict[str, Artifact] = {}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this project, in order: all but those that it leaves out."""
+        return tuple(s for s in STAGES if s != "adapt" or self._settings.adapt is not None)
+
+    def folder(self, stage: str) -> Path:
+        """Where the artifact of a stage lies."""
+        return self._work / (self._settings.export.to if stage == "export" else stage)
+
+    def run(self) -> list[StageResult]:
+        """Run every stage whose inputs changed.
+
+        Raises:
+            GateError: the evaluation's gate was not met; the report is there, the bundle is not.
+        """
+        self._save_settings()
+        results = []
+        for stage in self.stages:
+            results.append(self._run(stage))
+            if stage == "evaluate":
+                self.check_gate()
+        return results
+
+    def run_stage(self, stage: str) -> StageResult:
+        """Run one stage on the artifacts of those before it.
+
+        Raises:
+            ArtifactError: one of them is missing or was made from something else.
+            UsageError: the project leaves this stage out.
+        """
+        if stage not in self.stages:
+            raise UsageError(f"{stage} is null in the configuration: there is nothing to run")
+        self._save_settings()
+        for before in self.stages[: self.stages.index(stage)]:
+            artifact = load(self.folder(before), before)
+            if artifact.key != self._recipe(before).key:
+                raise ArtifactError(
+                    f"{artifact.path}: was made from other data or settings than the present ones",
+                    hint=f"Run `slant {before}` again, or `slant run` for all stages.",
+                )
+            self._artifacts[before] = artifact
+        return self._run(stage)
+
+    def check_gate(self) -> None:
+        """Raises GateError if the evaluation did not meet the configuration's bounds."""
+        if unmet := self._artifacts["evaluate"].facts["gate_unmet"]:
+            raise GateError("; ".join(unmet), hint="The report says where the model falls short.")
+
+    def _save_settings(self) -> None:
+        with storage_errors(self._work):
+            self._work.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._work / "slant.resolved.yaml", dump_settings(self._settings))
+
+    def _run(self, stage: str) -> StageResult:
+        started = time.monotonic()
+        found = find(self.folder(stage), stage)
+        made = found is None or found.key != self._recipe(stage).key
+        artifact = self._make(stage) if made or found is None else found
+        self._artifacts[stage] = artifact
+        return StageResult(stage, artifact, made, time.monotonic() - started)
+
+    @cached_property
+    def _base(self) -> BaseModel:
+        from slant.model.base import resolve_base
+
+        model = self._settings.model
+        return resolve_base(
+            model.base, revision=model.revision, start=self._start, progress=self._progress
+        )
+
+    @property
+    def _tuning_base(self) -> BaseModel:
+        """What is tuned: the adapted model where there is one."""
+        from slant.train.adapt import adapted_model
+
+        adapt = self._artifacts.get("adapt")
+        return self._base if adapt is None else adapted_model(self._base, adapt)
+
+    # The stages import torch; nothing does until one of them is needed.
+
+    def _recipe(self, stage: str) -> Recipe:
+        done = self._artifacts
+        if stage == "ingest":
+            from slant.ingest.stage import ingest_recipe
+
+            settings = self._settings
+            return ingest_recipe(
+                settings.ingest,
+                labels=LabelSet(settings.labels),
+                seed=settings.seed,
+                start=self._start,
+            )
+        if stage == "shard":
+            from slant.train.shard import shard_recipe
+
+            return shard_recipe(self._settings, done["ingest"], self._base)
+        if stage == "adapt":
+            from slant.train.adapt import adapt_recipe
+
+            return adapt_recipe(self._settings, done["shard"], self._base)
+        if stage == "tune":
+            from slant.train.tune import tune_recipe
+
+            return tune_recipe(self._settings, done["shard"], self._tuning_base)
+        if stage == "evaluate":
+            from slant.evaluate.stage import evaluate_recipe
+
+            return evaluate_recipe(self._settings, done["ingest"], self._subject())
+        from slant.export.stage import export_recipe
+
+        return export_recipe(self._settings, done["evaluate"], done["tune"])
+
+    def _subject(self) -> Subject:
+        from slant.evaluate.stage import Subject
+
+        return Subject(
+            tune=self._artifacts["tune"],
+            base=self._base,
+            adapted=self._tuning_base,
+            adapt=self._artifacts.get("adapt"),
+        )
+
+    def _make(self, stage: str) -> Artifact:
+        settings, out, progress = self._settings, self.folder(stage), self._progress
+        done = self._artifacts
+        if stage == "ingest":
+            from slant.ingest.stage import run_ingest
+
+            return run_ingest(
+                settings.ingest,
+                labels=LabelSet(settings.labels),
+                seed=settings.seed,
+                start=self._start,
+                out=out,
+                progress=progress,
+            )
+        if stage == "shard":
+            from slant.train.shard import run_shard
+
+            return run_shard(
+                settings, ingest=done["ingest"], base=self._base, out=out, progress=progress
+            )
+        if stage == "adapt":
+            from slant.train.adapt import run_adapt
+
+            return run_adapt(
+                settings, shards=done["shard"], base=self._base, out=out, progress=progress
+            )
+        if stage == "tune":
+            from slant.train.tune import run_tune
+
+            return run_tune(
+                settings, shards=done["shard"], base=self._tuning_base, out=out, progress=progress
+            )
+        if stage == "evaluate":
+            from slant.evaluate.stage import run_evaluate
+
+            return run_evaluate(
+                settings,
+                ingest=done["ingest"],
+                subject=self._subject(),
+                out=out,
+                progress=progress,
+            )
+        from slant.export.stage import run_export
+
+        return run_export(
+            settings,
+            ingest=done["ingest"],
+            evaluate=done["evaluate"],
+            tune=done["tune"],
+            base=self._tuning_base,
+            out=out,
+            progress=progress,
+        )

@@ -1,0 +1,71 @@
+"""The Python SDK: a project from its slant.yaml."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+from slant.artifacts import load
+from slant.config.load import load_settings
+from slant.config.settings import ProjectSettings, project_folder
+from slant.pipeline import Pipeline, StageResult
+from slant.progress import Progress, SilentProgress
+
+__all__ = ["Project"]
+
+
+@final
+class Project:
+    """A slant.yaml and everything made from it.
+
+    Args:
+        config: path of the slant.yaml.
+        overrides: ``key=value`` as for ``--set``.
+        progress: told what happens; silent by default.
+
+    Raises:
+        ConfigError: the configuration cannot be used; holds every mistake with its place.
+        UsageError: there is no such file.
+    """
+
+    def __init__(
+        self,
+        config: str | Path,
+        *,
+        overrides: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        path = Path(config)
+        self.settings: ProjectSettings = load_settings(path, overrides)
+        self._pipeline = Pipeline(self.settings, project_folder(path), progress or SilentProgress())
+
+    def run(self) -> list[StageResult]:
+        """Run every stage whose inputs changed; what is up to date is left alone.
+
+        Raises:
+            SlantError: a stage could not do its work; GateError if a bound was not met.
+        """
+        return self._pipeline.run()
+
+    def run_stage(self, stage: str) -> StageResult:
+        """Run one stage (``ingest``, ``shard``, ``adapt``, ``tune``, ``evaluate``, ``export``).
+
+        Raises:
+            SlantError: as ``run``; ArtifactError if a stage before it has to be run first.
+        """
+        result = self._pipeline.run_stage(stage)
+        if stage == "evaluate":
+            self._pipeline.check_gate()
+        return result
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage's artifact lies."""
+        return self._pipeline.folder(stage)
+
+    def report(self) -> dict[str, Any]:
+        """The content of ``report.json``; raises ArtifactError before the first evaluation."""
+        artifact = load(self.folder("evaluate"), "evaluate")
+        content: dict[str, Any] = json.loads(artifact.file("report.json").read_text("utf-8"))
+        return content

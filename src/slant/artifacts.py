@@ -28,6 +28,7 @@ from typing import Any
 from slant.errors import ArtifactError, SlantError, StorageError
 
 __all__ = [
+    "SCRATCH",
     "Artifact",
     "Recipe",
     "build",
@@ -41,6 +42,8 @@ __all__ = [
     "write_atomically",
 ]
 
+SCRATCH = "scratch"
+"""Folder of what only an interrupted build needs; never part of an artifact."""
 _MANIFEST = "manifest.json"
 _BUILDING = "building.json"
 _LOCK = ".lock"
@@ -145,10 +148,15 @@ class Artifact:
 
 
 class Builder:
-    """A folder being filled; ``facts`` go into the manifest."""
+    """A folder being filled; ``facts`` go into the manifest.
+
+    ``scratch`` is for what only an interrupted build needs (checkpoints): it is not part of the
+    artifact and goes once the artifact is sealed, not before.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.scratch = path / SCRATCH
         self.facts: dict[str, Any] = {}
 
 
@@ -168,6 +176,7 @@ def build(path: Path, recipe: Recipe) -> Iterator[Builder]:
         with exclusive(path / _LOCK):
             _prepare(path, recipe)
             builder = Builder(path)
+            builder.scratch.mkdir(exist_ok=True)
             yield builder
             manifest = {
                 "schema": _SCHEMA,
@@ -183,6 +192,7 @@ def build(path: Path, recipe: Recipe) -> Iterator[Builder]:
             }
             write_atomically(path / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1))
             (path / _BUILDING).unlink()
+            shutil.rmtree(builder.scratch)
             # While the lock is held: removed later, it could be the lock of the next process.
             (path / _LOCK).unlink(missing_ok=True)
 
@@ -233,6 +243,8 @@ def _list_files(path: Path) -> dict[str, dict[str, Any]]:
     files = {}
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
+        if name.partition("/")[0] == SCRATCH:
+            continue
         if file.is_dir():
             sync_folder(file)
         elif file.is_file() and name not in (_MANIFEST, _BUILDING, _LOCK):

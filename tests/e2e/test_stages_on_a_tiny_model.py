@@ -157,4 +157,4 @@ def test_every_artifact_is_whole_and_has_the_key_of_its_recipe(work: Work) -> No
         artifact.verify()
         assert artifact.key == recipes[artifact.path].key
     assert set(work.adapt.manifest["files"]) >= {"events.jsonl", "model/config.json"}
-    assert not any(name.startswith("checkpoints") for name in work.tune.manifest["files"])
+    assert not any(name.startswith("scratch") for name in work.tune.manifest["files"])

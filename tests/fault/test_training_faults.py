@@ -62,7 +62,7 @@ def test_tuning_that_was_killed_twice_ends_in_the_same_bytes(root: Path, tmp_pat
     whole = tiny_stages.run_stage("tune", root, tmp_path / "whole")
     for lines in (4, 21):
         kill_at("tune", root, tmp_path / "killed", lines)
-        assert list((tmp_path / "killed" / "checkpoints").glob("step-????????"))
+        assert list((tmp_path / "killed" / "scratch" / "checkpoints").glob("step-????????"))
     resumed = tiny_stages.run_stage("tune", root, tmp_path / "killed")
 
     for name in ("adapter/adapter_model.safetensors", "events.jsonl", "slant.json"):
@@ -70,7 +70,7 @@ def test_tuning_that_was_killed_twice_ends_in_the_same_bytes(root: Path, tmp_pat
     assert resumed.digest == whole.digest
     assert resumed.facts["steps"] == whole.facts["steps"] > 21
     assert resumed.facts["tokens"] == whole.facts["tokens"]
-    assert not (tmp_path / "killed" / "checkpoints").exists()
+    assert not (tmp_path / "killed" / "scratch" / "checkpoints").exists()
 
 
 @pytest.mark.usefixtures("single_thread")

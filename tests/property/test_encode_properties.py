@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from slant.errors import TaskError
+from slant.task.normalise import normalise_text
 from tiny import BOS, tiny_spaceless_tokenizer, tiny_tokenizer
 from tiny_task import TEMPLATE, tiny_encoder
 

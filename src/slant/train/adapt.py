@@ -33,7 +33,7 @@ from slant.progress import Progress
 from slant.shards.order import epoch_order
 from slant.shards.pack import positions
 from slant.shards.reader import ShardReader
-from slant.train.loop import TrainingPlan, autocast, remove_checkpoints, to_device, train
+from slant.train.loop import TrainingPlan, autocast, to_device, train
 from slant.train.objective import AdaptBatch, AdaptObjective
 
 __all__ = ["adapt_recipe", "run_adapt"]
@@ -88,14 +88,15 @@ def run_adapt(
         model = attach_lora(causal_lm, **section.lora.model_dump(), seed=settings.seed)
         objective = AdaptObjective(model)
         before = _remembered(
-            out / _BEFORE, lambda: _perplexity(objective, heldout, dtype, progress)
+            builder.scratch / _BEFORE, lambda: _perplexity(objective, heldout, dtype, progress)
         )
         schedule = _Schedule(list(rows.values()), section, settings.seed)
         plan = _plan(section, schedule, settings.seed, dtype)
         done = train(objective, schedule.batches, plan, out, progress, name="adapt")
         after = _perplexity(objective, heldout, dtype, progress)
-        save_adapter(model, out / "adapter", base.name)
-        _save_merged(base, out, dtype, progress)
+        adapter = builder.scratch / "adapter"
+        save_adapter(model, adapter, base.name)
+        _save_merged(base, adapter, out / MODEL_FOLDER, dtype)
         builder.facts.update(
             tokens=done.tokens,
             steps=done.steps,
@@ -104,9 +105,6 @@ def run_adapt(
                 lang: {"before": before[lang], "after": after[lang]} for lang in sorted(before)
             },
         )
-        shutil.rmtree(out / "adapter")
-        (out / _BEFORE).unlink()
-        remove_checkpoints(out)
     return load(out, "adapt")
 
 
@@ -201,15 +199,14 @@ def _perplexity(
     return result
 
 
-def _save_merged(base: BaseModel, out: Path, dtype: torch.dtype, progress: Progress) -> None:
+def _save_merged(base: BaseModel, adapter: Path, out: Path, dtype: torch.dtype) -> None:
     """Write base + adapter as a Hugging Face folder with the base's own tokenizer files."""
-    progress.say("adapt: adding the adapter to the weights")
-    merged = load_merged(base.folder, out / "adapter", dtype=dtype)
+    merged = load_merged(base.folder, adapter, dtype=dtype)
     with quiet_transformers():
-        merged.save_pretrained(out / MODEL_FOLDER)
+        merged.save_pretrained(out)
     for name in TOKENIZER_FILES:
         if (base.folder / name).is_file():
-            shutil.copyfile(base.folder / name, out / MODEL_FOLDER / name)
+            shutil.copyfile(base.folder / name, out / name)
 
 
 def adapted_model(base: BaseModel, adapt: Artifact) -> BaseModel:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TextIO
 import torch
 from torch import Tensor, nn
 
-from slant.artifacts import digest_json, write_atomically
+from slant.artifacts import SCRATCH, digest_json, write_atomically
 from slant.errors import ArtifactError, ModelError
 from slant.progress import Progress
 
@@ -31,7 +31,6 @@ __all__ = [
     "Outcome",
     "TrainingPlan",
     "autocast",
-    "remove_checkpoints",
     "to_device",
     "train",
 ]
@@ -100,8 +99,8 @@ def train(
         steps: step number (from 0) → the batches of that step. Asked again after a kill, it must
             give the same ones.
         plan: the schedule.
-        folder: gets ``events.jsonl`` (one line a step; the same whether killed or not) and, while
-            at work, checkpoints.
+        folder: gets ``events.jsonl`` (one line a step; the same whether killed or not) and, in its scratch
+            folder, checkpoints.
         progress: shows loss and tokens/s.
         name: shown beside the bar.
         after_step: called with the number of finished steps; what it returns goes into the event.
@@ -113,7 +112,7 @@ def train(
     optimizer = torch.optim.AdamW(
         params.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
     )
-    checkpoints = _Checkpoints(folder / _CHECKPOINTS, params, optimizer)
+    checkpoints = _Checkpoints(folder / SCRATCH / _CHECKPOINTS, params, optimizer)
     done = checkpoints.restore()
     saved_s = done.seconds
     with (
@@ -221,7 +220,7 @@ class _Checkpoints:
         """Write a checkpoint; only then remove the one before."""
         from safetensors.torch import save_file
 
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         target = self._folder / f"step-{done.steps:08}"
         partial = self._folder / f"{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -279,8 +278,3 @@ class _Checkpoints:
                 hint="Delete this folder; training then starts from the beginning.",
             ) from error
         return done
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Drop the checkpoints of a finished run, once its result is written."""
-    shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)

@@ -26,7 +26,7 @@ from slant.score.torch_engine import TorchEngine
 from slant.shards.order import length_bucketed_steps
 from slant.shards.reader import ShardReader
 from slant.task.spec import TaskSpec
-from slant.train.loop import EVENTS_FILE, TrainingPlan, remove_checkpoints, train
+from slant.train.loop import EVENTS_FILE, TrainingPlan, train
 from slant.train.objective import TuneBatch, TuneObjective
 
 __all__ = ["ADAPTER_FOLDER", "run_tune", "tune_recipe"]
@@ -90,7 +90,6 @@ def run_tune(
         save_adapter(adapted, out / ADAPTER_FOLDER, base.name)
         adapter = digest_file(out / ADAPTER_FOLDER / "adapter_model.safetensors")
         spec.with_weights(digest_json([base.digest, adapter])).save(out)
-        remove_checkpoints(out)
         builder.facts.update(
             examples=len(data.ids),
             steps=done.steps,

@@ -16,7 +16,7 @@ from slant.model.base import load_causal_lm
 from slant.progress import SilentProgress
 from slant.shards.reader import ShardReader
 from slant.task.spec import TaskSpec
-from slant.train.loop import EVENTS_FILE, TrainingPlan, remove_checkpoints, train
+from slant.train.loop import EVENTS_FILE, TrainingPlan, train
 from tiny_stages import prepare, run_stage, tiny_settings
 
 PLAN = TrainingPlan(
@@ -199,19 +199,17 @@ def test_lines_and_half_lines_beyond_the_checkpoint_are_cut_off(tmp_path: Path) 
     assert [event["step"] for event in events] == list(range(1, 13))
 
 
-def test_only_the_last_checkpoint_is_kept_and_none_after_removal(tmp_path: Path) -> None:
+def test_only_the_last_checkpoint_is_kept(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(Regression(), interrupted_at(6), PLAN, tmp_path, SilentProgress(), name="t")
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000006"]
-    remove_checkpoints(tmp_path)
-    assert not (tmp_path / "checkpoints").exists()
-    remove_checkpoints(tmp_path)
+    kept = (tmp_path / "scratch" / "checkpoints").iterdir()
+    assert [path.name for path in kept] == ["step-00000006"]
 
 
 def test_a_checkpoint_that_was_only_half_written_is_passed_over(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(Regression(), interrupted_at(6), PLAN, tmp_path, SilentProgress(), name="t")
-    partial = tmp_path / "checkpoints" / "step-00000007.partial"
+    partial = tmp_path / "scratch" / "checkpoints" / "step-00000007.partial"
     partial.mkdir()
     (partial / "state.safetensors").write_bytes(b"half")
     done = train(Regression(), steps(), PLAN, tmp_path, SilentProgress(), name="t")
@@ -241,7 +239,7 @@ def test_a_damaged_checkpoint_is_an_artifact_error_that_names_it(
 ) -> None:
     with pytest.raises(Interrupted):
         train(Regression(), interrupted_at(3), PLAN, tmp_path, SilentProgress(), name="t")
-    damage(tmp_path / "checkpoints" / "step-00000003")
+    damage(tmp_path / "scratch" / "checkpoints" / "step-00000003")
     with pytest.raises(ArtifactError, match="step-00000003") as caught:
         train(Regression(), steps(), PLAN, tmp_path, SilentProgress(), name="t")
     assert "Delete" in caught.value.hint

@@ -42,6 +42,9 @@ class Pipeline:
         settings: the project's configuration.
         start: folder that relative paths of the configuration start from.
         progress: told what happens.
+
+    Raises:
+        UsageError: the bundle's folder is not its own.
     """
 
     def __init__(self, settings: ProjectSettings, start: Path, progress: Progress) -> None:
@@ -50,6 +53,19 @@ class Pipeline:
         self._progress = progress
         self._work = start / settings.work
         self._artifacts: dict[str, Artifact] = {}
+        self._check_bundle_folder()
+
+    def _check_bundle_folder(self) -> None:
+        """A bundle in the folder of another artifact would take that artifact's place."""
+        bundle = self.folder("export").resolve()
+        for stage in STAGES[:-1]:
+            other = self.folder(stage).resolve()
+            if bundle.is_relative_to(other) or other.is_relative_to(bundle):
+                raise UsageError(
+                    f"export.to: {self._settings.export.to!r} is not a folder of its own: {stage} "
+                    f"writes to {other}",
+                    hint="Name another folder, e.g. bundle.",
+                )
 
     @property
     def stages(self) -> tuple[str, ...]:

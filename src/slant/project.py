@@ -27,7 +27,7 @@ class Project:
 
     Raises:
         ConfigError: the configuration cannot be used; holds every mistake with its place.
-        UsageError: there is no such file.
+        UsageError: there is no such file, or the bundle's folder is not its own.
     """
 
     def __init__(

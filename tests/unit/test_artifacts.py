@@ -474,9 +474,14 @@ def test_a_build_that_fills_the_disk_is_a_storage_error_and_not_an_artifact(tmp_
 
 def test_scratch_is_no_part_of_an_artifact_and_goes_only_when_it_is_sealed(tmp_path: Path) -> None:
     recipe = Recipe("tune", {}, {}, 1)
-    with pytest.raises(RuntimeError), build(tmp_path / "a", recipe) as builder:
-        (builder.scratch / "checkpoint").write_text("half")
-        raise RuntimeError
+
+    def broken_off() -> None:
+        with build(tmp_path / "a", recipe) as builder:
+            (builder.scratch / "checkpoint").write_text("half")
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        broken_off()
     with build(tmp_path / "a", recipe) as builder:
         assert (builder.scratch / "checkpoint").read_text() == "half"
         (tmp_path / "a" / "result").write_text("whole")

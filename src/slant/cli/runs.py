@@ -88,6 +88,9 @@ def _show_result(result: StageResult, *, as_json: bool) -> None:
         return
     state = f"done in {result.seconds:.0f} s" if result.made else "up to date"
     typer.echo(f"{result.stage:<9} {state:<14} {_relative(result.artifact.path)}")
+    if rejected := result.artifact.facts.get("rejected"):
+        where = _relative(result.artifact.path / "rejected.parquet")
+        typer.echo(f"{'':<9} {rejected} rows set aside, each with its reason: {where}")
 
 
 def _show_report(project: Project, *, as_json: bool) -> None:

@@ -279,7 +279,7 @@ class ExportSettings(Section):
         default=["causal-lm", "classifier"], min_length=1
     )
     """Hugging Face folders in the bundle. slant itself scores with `causal-lm`."""
-    parity_examples: PositiveInt = 48
+    parity_examples: PositiveInt = 60
     """Examples scored by the trained model and by the exported one; they must agree."""
 
     @field_validator("to")

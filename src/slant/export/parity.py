@@ -33,6 +33,8 @@ BOUNDS: Mapping[torch.dtype, float] = {
 }
 """How far a probability may move when the merged weights are rounded to a dtype."""
 _LABEL_AGREEMENT = 0.995
+_BETWEEN_FORMATS = 1e-3
+"""The exported folders hold the same weights, so they agree to the rounding of float32."""
 
 
 def causal_lm_probabilities(
@@ -74,16 +76,25 @@ def classifier_probabilities(folder: Path, prompts: Sequence[str]) -> Probabilit
 def prove(
     trained: Probabilities, exported: Mapping[str, Probabilities], bound: float
 ) -> dict[str, Any]:
-    """Compare every exported format with the trained model.
+    """Compare every exported format with the trained model, and the formats with each other.
 
     Returns:
         The proof, as it goes into the bundle.
 
     Raises:
-        GateError: a probability moved by more than ``bound`` or a label changed too often.
+        GateError: a probability moved by more than ``bound``, a label changed too often, or two
+            formats differ by more than 0.001.
     """
-    proof: dict[str, Any] = {"examples": len(trained), "bound": bound, "formats": {}}
+    apart = float(np.ptp(list(exported.values()), axis=0).max())
+    proof: dict[str, Any] = {
+        "examples": len(trained),
+        "bound": bound,
+        "formats": {},
+        "max_difference_between_formats": round(apart, 6),
+    }
     failures = []
+    if not apart <= _BETWEEN_FORMATS:
+        failures.append(f"{' and '.join(exported)} differ from each other by {apart:.4f}")
     for name, found in exported.items():
         moved = float(np.abs(found - trained).max())
         # A label may flip only where the two best were as close as the bound allows.

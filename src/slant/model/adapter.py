@@ -108,4 +108,7 @@ def load_merged(
     import torch
 
     merged: PreTrainedModel = load_adapted(base, adapter, dtype=torch.float32).merge_and_unload()
+    # As a loaded model comes. PEFT froze it, and PyTorch multiplies a sliced hidden state with a
+    # frozen head by copying the whole head: generating took five times as long.
+    merged.requires_grad_(True)
     return merged.to(device=device, dtype=dtype).eval()

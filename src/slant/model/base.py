@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from slant.artifacts import digest_file, digest_json
-from slant.errors import ModelError, did_you_mean
+from slant.errors import ModelError, UsageError, did_you_mean
 from slant.model.embedded import EMBEDDED, prepare_embedded
 from slant.progress import Progress
 
@@ -70,7 +70,8 @@ def resolve_base(name: str, *, revision: str | None, start: Path, progress: Prog
         progress: told of conversions and downloads.
 
     Raises:
-        ModelError: there is no such model, or it holds no safetensors or no fast tokenizer.
+        UsageError: ``name`` is no embedded model, no folder and no hub id.
+        ModelError: the hub does not have it, or it holds no safetensors or no fast tokenizer.
     """
     if name in EMBEDDED:
         folder = prepare_embedded(name, progress)
@@ -101,7 +102,7 @@ def _download(name: str, revision: str | None) -> Path:
         "hub id such as mistralai/Mistral-7B-v0.3 (a network is needed the first time)."
     )
     if "/" not in name or name.startswith((".", "/", "~")):
-        raise ModelError(f"model.base: there is no base model {name!r}{known}", hint=hint)
+        raise UsageError(f"model.base: there is no base model {name!r}{known}", hint=hint)
     try:
         # Sub-folders hold other formats; consolidated*.safetensors are the same weights again.
         folder = snapshot_download(

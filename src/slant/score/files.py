@@ -147,7 +147,8 @@ class _Run:
         self._rows: deque[_Row] = deque()
 
     def pairs(self) -> Iterator[Pair]:
-        for row in read_rows(self._source, name=str(self._source), columns=["text"]):
+        columns = _columns(self._source)
+        for row in read_rows(self._source, name=str(self._source), columns=columns):
             values = row.values or {}
             text = values.get("text")
             problem = row.problem or ""
@@ -171,6 +172,20 @@ class _Run:
     def next(self) -> _Row:
         """The next row that went to the scorer."""
         return self._rows.popleft()
+
+
+def _columns(source: Path) -> list[str]:
+    """What to ask for: of a Parquet file nothing else is read, in others it has to be there."""
+    if source.suffix.lower() != ".parquet":
+        return ["text"]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = set(pq.read_schema(source).names)
+    except (OSError, pa.ArrowException):
+        names = set()  # reading the rows will say what is wrong with the file
+    return ["text", *(name for name in ("id", "narrative", "lang") if name in names)]
 
 
 def _text(value: Any) -> str | None:

@@ -349,7 +349,7 @@ def _require_columns(
         if len(known) == 1 and any(separator in known[0] for separator in ";\t|"):
             hint = "The header is one column: are the fields separated by another character?"
         else:
-            hint = f"Name one of them under `columns` in slant.yaml: {_listed(known)}."
+            hint = f"Its columns are {_listed(known)}."
         raise UsageError(
             f"{name}: there is no column '{column}' in {where}{did_you_mean(column, known)}",
             hint=hint,

@@ -99,8 +99,8 @@ def train(
         steps: step number (from 0) → the batches of that step. Asked again after a kill, it must
             give the same ones.
         plan: the schedule.
-        folder: gets ``events.jsonl`` (one line a step; the same whether killed or not) and, in its scratch
-            folder, checkpoints.
+        folder: gets ``events.jsonl`` (one line a step; the same whether killed or not) and, in
+            its scratch folder, checkpoints.
         progress: shows loss and tokens/s.
         name: shown beside the bar.
         after_step: called with the number of finished steps; what it returns goes into the event.

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slant.errors import ModelError
+from slant.errors import ModelError, UsageError
 from slant.model.base import (
     load_causal_lm,
     load_tokenizer,
@@ -72,7 +72,7 @@ def test_the_digest_is_of_contents_and_not_of_places_or_other_files(folder, tmp_
     ],
 )
 def test_an_unknown_name_is_an_error_that_says_what_can_be_named(tmp_path, name, suggestion):
-    with pytest.raises(ModelError, match="there is no base model") as raised:
+    with pytest.raises(UsageError, match="there is no base model") as raised:
         resolve(name, tmp_path)
     assert repr(name) in raised.value.message
     assert suggestion in raised.value.message
@@ -86,7 +86,7 @@ def test_a_hub_id_that_cannot_be_had_is_an_error_of_one_line_and_a_hint(tmp_path
     script = """
 import sys
 from pathlib import Path
-from slant.errors import ModelError
+from slant.errors import ModelError, UsageError
 from slant.model.base import resolve_base
 from slant.progress import SilentProgress
 try:
@@ -212,7 +212,7 @@ def test_code_that_comes_with_a_model_is_never_run_nor_asked_about(folder):
     script = """
 import sys, torch
 from pathlib import Path
-from slant.errors import ModelError
+from slant.errors import ModelError, UsageError
 from slant.model.base import load_causal_lm
 try:
     load_causal_lm(Path(sys.argv[1]), dtype=torch.float32)

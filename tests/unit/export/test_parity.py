@@ -271,5 +271,5 @@ def test_two_formats_that_differ_from_each_other_are_refused_within_the_bound_to
     trained = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])
     moved = trained + np.array([0.006, -0.006, 0.0])
     assert prove(trained, {"a": moved, "b": moved}, 0.02)["max_difference_between_formats"] == 0
-    with pytest.raises(GateError, match="a and b differ from each other by 0.0060"):
+    with pytest.raises(GateError, match=r"a and b differ from each other by 0\.0060"):
         prove(trained, {"a": trained, "b": moved}, 0.02)

@@ -4,20 +4,23 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# torch first, by itself: the version pinned here is the one that every other package accepts.
-TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+# torch first, by itself: with it in place no other package asks for another build.
+TORCH  := $(shell grep '^torch==' constraints.txt)
+
+PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup demo test check format clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "slant needs Python 3.11 or newer, this is " + sys.version.split()[0])'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[quickstart,dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "slant needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some minutes the first time, nothing afterwards."
+	@$(PIP) pip setuptools wheel
+	@$(PIP) $(TORCH)
+	@$(PIP) --no-build-isolation -e '.[quickstart,dev]'
+	@touch $@
 
 demo: setup
 	$(BIN)/slant run examples/quickstart/slant.yaml

@@ -78,7 +78,7 @@ def _run() -> int:
     else:
         code = 0
     if code == _INTERRUPTED:
-        typer.echo("\ninterrupted; the same command goes on from here", err=True)
+        typer.echo("\ninterrupted; run the same command again: what is finished is kept", err=True)
     return code
 
 

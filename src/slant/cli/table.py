@@ -7,12 +7,18 @@ from typing import Any
 
 __all__ = ["print_report"]
 
+_WIDTH = 100
+_SHORT = {"tuned": "tuned", "prompted": "prompted", "tfidf": "TF-IDF", "majority": "majority"}
+
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Print systems, languages and latency of a ``report.json``."""
     from rich.console import Console
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        # Pipes and logs have no width; 80 columns would wrap the names.
+        console = Console(highlight=False, width=_WIDTH)
     console.print()
     console.print(_systems(report))
     console.print(_languages(report))
@@ -54,7 +60,7 @@ def _languages(report: Mapping[str, Any]) -> Any:
     table.add_column("language")
     table.add_column("examples", justify="right")
     for system in report["systems"]:
-        table.add_column(system["name"], justify="right")
+        table.add_column(_SHORT.get(system["id"], system["name"]), justify="right")
     for lang, metrics in report["systems"][0]["slices"]["lang"].items():
         row = [_percent(system["slices"]["lang"][lang]["macro_f1"]) for system in report["systems"]]
         table.add_row(lang, str(metrics["count"]), *row)

@@ -237,7 +237,7 @@ class TuneSettings(_TrainingSettings):
     """Passes over the training examples."""
     examples_per_step: PositiveInt = 16
     """Examples in one update of the weights."""
-    tokens_per_batch: PositiveInt = 4096
+    tokens_per_batch: PositiveInt = 2048
     """Tokens, padding included, that go through the model at once; a step of more is done in
     several passes with the same result."""
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4

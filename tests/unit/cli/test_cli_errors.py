@@ -138,7 +138,7 @@ def test_a_run_that_is_interrupted_says_so_and_goes_on_later(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.endswith("\ninterrupted; the same command goes on from here\n")
+    assert err.endswith("\ninterrupted; run the same command again: what is finished is kept\n")
     assert "Traceback" not in err
     assert not (project / "new" / "tune" / "manifest.json").exists()
     assert list((project / "new" / "tune").rglob("checkpoints/step-*"))

@@ -99,7 +99,7 @@ def front_matter(card: str) -> dict[str, Any]:
 def test_the_front_matter_is_yaml_that_a_hub_reads(card: str) -> None:
     found = front_matter(card)
     assert found["base_model"] == "tiny/mistral"
-    assert found["language"] == ["en", "es", "ru", "tl", "und", "zh"]
+    assert found["language"] == ["en", "es", "ru", "tl", "zh"]
     assert found["pipeline_tag"] == "text-classification"
     assert "license" not in found
 

@@ -35,6 +35,8 @@ ELECCIONES_LABELS = {"NEG": "negative", "NEU": "neutral", "POS": "positive"}
 C_STANCE_LABELS = {"反对": "negative", "中立": "neutral", "支持": "positive"}
 FIRECS_LABELS = {"0.0": "negative", "1.0": "neutral", "2.0": "positive"}
 
+MAX_FIELD_CHARACTERS = 131_072
+
 
 class ConversionError(Exception):
     """A source that is absent or not of the expected form; the message is for the user."""
@@ -106,6 +108,8 @@ def read_table(
 ) -> Iterator[tuple[int, list[str]]]:
     """Number from 0 and cells of ``columns`` of every row: CSV, or plain tab-separated values."""
     lines = io.StringIO(read_text(path), newline="")
+    # A quote that is never closed makes a field of the rest of the file.
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     reader = (
         csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines)
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +13,7 @@ from slant.config.load import dump_settings
 from slant.config.settings import ProjectSettings
 from slant.errors import ArtifactError, GateError, UsageError
 from slant.labels import LabelSet
+from slant.memory import release_memory
 from slant.progress import Progress
 
 if TYPE_CHECKING:
@@ -129,7 +127,7 @@ class Pipeline:
         made = found is None or found.key != self._recipe(stage).key
         if made or found is None:
             artifact = self._make(stage)
-            _release_memory()
+            release_memory()
         else:
             artifact = found
         self._artifacts[stage] = artifact
@@ -249,15 +247,3 @@ class Pipeline:
             out=out,
             progress=progress,
         )
-
-
-def _release_memory() -> None:
-    """Give a finished stage's memory back, so that the stages' peaks do not add up.
-
-    Models hang in reference cycles, and the C library keeps what was freed in small pieces.
-    """
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
-        if trim is not None:
-            trim(0)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from slant.artifacts import SCRATCH, digest_json, write_atomically
 from slant.errors import ArtifactError, ModelError
+from slant.memory import release_memory
 from slant.progress import Progress
 
 __all__ = [
@@ -133,6 +134,7 @@ def train(
             if done.seconds - saved_s >= plan.checkpoint_every_s:
                 _sync(events)
                 checkpoints.save(done)
+                release_memory()
                 saved_s = done.seconds
         _sync(events)
     return done

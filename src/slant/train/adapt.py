@@ -91,7 +91,9 @@ def run_adapt(
             builder.scratch / _BEFORE, lambda: _perplexity(objective, heldout, dtype, progress)
         )
         schedule = _Schedule(list(rows.values()), section, settings.seed)
-        plan = _plan(section, schedule, settings.seed, dtype)
+        plan = TrainingPlan.from_settings(
+            section, num_steps=schedule.num_steps, seed=settings.seed, dtype=dtype
+        )
         done = train(objective, schedule.batches, plan, out, progress, name="adapt")
         after = _perplexity(objective, heldout, dtype, progress)
         adapter = builder.scratch / "adapter"
@@ -106,21 +108,6 @@ def run_adapt(
             },
         )
     return load(out, "adapt")
-
-
-def _plan(
-    section: AdaptSettings, schedule: _Schedule, seed: int, dtype: torch.dtype
-) -> TrainingPlan:
-    return TrainingPlan(
-        num_steps=schedule.num_steps,
-        learning_rate=section.learning_rate,
-        warmup_share=section.warmup_share,
-        weight_decay=section.weight_decay,
-        max_gradient_norm=section.max_gradient_norm,
-        checkpoint_every_s=section.checkpoint_every_s,
-        seed=seed,
-        dtype=dtype,
-    )
 
 
 class _Schedule:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from slant.artifacts import SCRATCH, digest_json, write_atomically
+from slant.config.settings import AdaptSettings, TuneSettings
 from slant.errors import ArtifactError, ModelError
 from slant.memory import release_memory
 from slant.progress import Progress
@@ -65,6 +66,22 @@ class TrainingPlan:
     checkpoint_every_s: float
     seed: int
     dtype: torch.dtype
+
+    @classmethod
+    def from_settings(
+        cls, section: AdaptSettings | TuneSettings, *, num_steps: int, seed: int, dtype: torch.dtype
+    ) -> TrainingPlan:
+        """The plan that a stage's section of slant.yaml asks for."""
+        return cls(
+            num_steps=num_steps,
+            learning_rate=section.learning_rate,
+            warmup_share=section.warmup_share,
+            weight_decay=section.weight_decay,
+            max_gradient_norm=section.max_gradient_norm,
+            checkpoint_every_s=section.checkpoint_every_s,
+            seed=seed,
+            dtype=dtype,
+        )
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the ``step``-th update, counted from 0."""

@@ -77,7 +77,9 @@ def run_tune(
         data = _Examples(shards.path / "tune" / "train")
         schedule = _Schedule(data, section, settings.seed, spec.pad_token_id)
         validate = _Validation(model, shards, section, spec.pad_token_id, schedule.epoch_ends)
-        plan = _plan(section, schedule.num_steps, settings.seed, dtype)
+        plan = TrainingPlan.from_settings(
+            section, num_steps=schedule.num_steps, seed=settings.seed, dtype=dtype
+        )
         done = train(
             TuneObjective(model),
             schedule.batches,
@@ -98,19 +100,6 @@ def run_tune(
             **_curves(out / EVENTS_FILE),
         )
     return load(out, "tune")
-
-
-def _plan(section: TuneSettings, num_steps: int, seed: int, dtype: torch.dtype) -> TrainingPlan:
-    return TrainingPlan(
-        num_steps=num_steps,
-        learning_rate=section.learning_rate,
-        warmup_share=section.warmup_share,
-        weight_decay=section.weight_decay,
-        max_gradient_norm=section.max_gradient_norm,
-        checkpoint_every_s=section.checkpoint_every_s,
-        seed=seed,
-        dtype=dtype,
-    )
 
 
 class _Examples:

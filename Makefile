@@ -3,32 +3,41 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
 # torch first, by itself: with it in place no other package asks for another build.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test check interop format clean
 
-setup: $(STAMP)
+# The demo needs less than the tests: no linters, no servers.
+setup: $(VENV)/.installed
 
-$(STAMP): pyproject.toml constraints.txt
+$(VENV)/.runs: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "slant needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): some minutes the first time, nothing afterwards."
 	@$(PIP) pip setuptools wheel
 	@$(PIP) $(TORCH)
+	@$(PIP) --no-build-isolation -e '.[quickstart]'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.runs
 	@$(PIP) --no-build-isolation -e '.[quickstart,dev]'
 	@touch $@
 
-demo: setup
+demo: $(VENV)/.runs
 	$(BIN)/slant run examples/quickstart/slant.yaml
 	$(BIN)/slant score examples/quickstart/work/bundle \
 	  --narrative 'The new tram line in Zelengrad' \
 	  --text 'Twelve minutes to the centre instead of forty, and the trams are clean. Best thing the city has done.' \
 	  --text 'Трамвай опять стоит. Третий раз за неделю опоздала на работу.' \
 	  --text '泽林格勒新电车线路将于下月公布票价。'
+
+# The judge of our shards is a peer's own library, in an environment of its own.
+interop: setup
+	PYTHON=$(BIN)/python sh tests/interop/setup.sh .venv-interop
+	SLANT_MDS_PYTHON=.venv-interop/bin/python $(BIN)/python -m pytest tests/interop
 
 test: setup
 	$(BIN)/python -m pytest

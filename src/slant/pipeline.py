@@ -18,6 +18,7 @@ from slant.progress import Progress
 
 if TYPE_CHECKING:
     from slant.evaluate.stage import Subject
+    from slant.ingest.report import TokenCounter
     from slant.model.base import BaseModel
 
 __all__ = ["STAGES", "Pipeline", "StageResult"]
@@ -150,6 +151,23 @@ class Pipeline:
         adapt = self._artifacts.get("adapt")
         return self._base if adapt is None else adapted_model(self._base, adapt)
 
+    def _token_counter(self) -> TokenCounter | None:
+        """Counts tokens as the model will, for the report of what came in."""
+        from slant.ingest.report import TokenCounter
+        from slant.model.base import find_tokenizer
+
+        model = self._settings.model
+        tokenizer = find_tokenizer(
+            model.base, revision=model.revision, start=self._start, progress=self._progress
+        )
+        if tokenizer is None:
+            return None
+
+        def count(texts: list[str]) -> list[int]:
+            return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
+
+        return TokenCounter(count, self._settings.task.token_limit)
+
     # The stages import torch; nothing does until one of them is needed.
 
     def _recipe(self, stage: str) -> Recipe:
@@ -207,12 +225,18 @@ class Pipeline:
                 start=self._start,
                 out=out,
                 progress=progress,
+                counter=self._token_counter(),
             )
         if stage == "shard":
             from slant.train.shard import run_shard
 
             return run_shard(
-                settings, ingest=done["ingest"], base=self._base, out=out, progress=progress
+                settings,
+                ingest=done["ingest"],
+                base=self._base,
+                out=out,
+                progress=progress,
+                start=self._start,
             )
         if stage == "adapt":
             from slant.train.adapt import run_adapt

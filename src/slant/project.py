@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from slant.artifacts import load
 from slant.config.load import load_settings
 from slant.config.settings import ProjectSettings, project_folder
+from slant.corpus import Corpus
+from slant.labels import LabelSet
 from slant.pipeline import Pipeline, StageResult
 from slant.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from slant.ingest.leakage import Leak
 
 __all__ = ["Project"]
 
@@ -39,7 +44,8 @@ class Project:
     ) -> None:
         path = Path(config)
         self.settings: ProjectSettings = load_settings(path, overrides)
-        self._pipeline = Pipeline(self.settings, project_folder(path), progress or SilentProgress())
+        self._progress = progress or SilentProgress()
+        self._pipeline = Pipeline(self.settings, project_folder(path), self._progress)
 
     def run(self) -> list[StageResult]:
         """Run every stage whose inputs changed; what is up to date is left alone.
@@ -69,3 +75,37 @@ class Project:
         artifact = load(self.folder("evaluate"), "evaluate")
         content: dict[str, Any] = json.loads(artifact.file("report.json").read_text("utf-8"))
         return content
+
+    def find_leaks(self) -> list[Leak]:
+        """Texts that stand on two sides of a split of the ingested corpus; see ``ingest.leakage``.
+
+        Raises:
+            ArtifactError: before the first ingestion.
+        """
+        from slant.ingest.leakage import find_leaks
+
+        corpus = Corpus(load(self.folder("ingest"), "ingest"))
+        return find_leaks(corpus, self.settings.ingest, self._progress, seed=self.settings.seed)
+
+    def verify_shards(self) -> None:
+        """Check every size and hash of the shards.
+
+        Raises:
+            ShardError: files are missing or damaged; the message names each.
+            ArtifactError: before the first sharding.
+        """
+        from slant.train.shard import verify_shards
+
+        verify_shards(load(self.folder("shard"), "shard"), self._progress)
+
+    def label_noise(self) -> list[dict[str, Any]]:
+        """Training examples whose label looks wrong, the likeliest first; see ``evaluate.noise``.
+
+        Raises:
+            ArtifactError: before the first ingestion.
+        """
+        from slant.evaluate.noise import label_noise
+
+        corpus = Corpus(load(self.folder("ingest"), "ingest"))
+        labels = LabelSet(self.settings.labels)
+        return label_noise(corpus, labels, seed=self.settings.seed)

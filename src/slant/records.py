@@ -21,10 +21,12 @@ __all__ = [
     "SPLITS",
     "Document",
     "Example",
+    "Judgement",
     "Narrative",
     "Pair",
     "Prediction",
     "Rejected",
+    "parquet_schema",
     "read_jsonl",
     "read_parquet",
     "write_jsonl",
@@ -39,8 +41,22 @@ OVERALL = "(overall sentiment)"
 
 @dataclass(frozen=True)
 class Document:
-    """One text. ``lang`` is a BCP 47 code; ``published_at`` is UTC; ``digest`` is the sha256 of
-    the normalised text, equal for exact duplicates."""
+    """One text.
+
+    Attributes:
+        id: names it; no two documents share one.
+        text: as it was cleaned.
+        lang: BCP 47 code, as given, or else as identified.
+        source: one of SOURCES.
+        published_at: UTC.
+        url: where it was found.
+        digest: sha256 of the normalised text, equal for exact duplicates.
+        raw_digest: sha256 of the text before cleaning, in UTF-8.
+        lang_identified: what the text itself looks like; None: not identified with confidence.
+        lang_confidence: of the identification, 0…1.
+        cluster: the digest of the first text in a cluster of near-duplicates; its own where it is
+            alone.
+    """
 
     id: str
     text: str
@@ -49,6 +65,10 @@ class Document:
     published_at: datetime | None = None
     url: str | None = None
     digest: str | None = None
+    raw_digest: str | None = None
+    lang_identified: str | None = None
+    lang_confidence: float | None = None
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +84,29 @@ class Example:
     """A gold label for a document under a narrative (None: overall sentiment).
 
     ``split`` is one of SPLITS; ``dataset``, ``file`` and ``row`` (1-based) say where it came from.
+    ``shares`` is what share of its judgements each label has, in label order, where there are
+    several judgements; None where there is one.
     """
 
     document_id: str
     narrative_id: str | None
     label: str
     split: str
+    dataset: str
+    file: str
+    row: int
+    num_judgements: int = 1
+    shares: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One annotator's label for a document under a narrative."""
+
+    document_id: str
+    narrative_id: str | None
+    annotator: str
+    label: str
     dataset: str
     file: str
     row: int
@@ -117,15 +154,18 @@ class Prediction:
         return max(self.probabilities)
 
 
-_Record = TypeVar("_Record", Document, Narrative, Example, Rejected)
+_Record = TypeVar("_Record", Document, Narrative, Example, Judgement, Rejected)
 
 
-def _schema(kind: type[Any]) -> Any:
+def parquet_schema(kind: type[Any]) -> Any:
+    """The Arrow schema of the records of a kind; columns are the fields, in order."""
     import pyarrow as pa
 
     types = {
         "int": pa.int64(),
+        "float | None": pa.float64(),
         "datetime | None": pa.timestamp("us", tz="UTC"),
+        "tuple[float, ...] | None": pa.list_(pa.float64()),
     }
     # Annotations are strings here; everything that is not listed is text.
     return pa.schema(
@@ -138,7 +178,7 @@ def write_parquet(path: Path, kind: type[_Record], records: Iterable[_Record]) -
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(kind)
+    schema = parquet_schema(kind)
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for chunk in _chunks(records, 10_000):
@@ -158,10 +198,10 @@ def read_parquet(path: Path, kind: type[_Record]) -> list[_Record]:
 
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-        if not table.schema.equals(_schema(kind)):
+        if not table.schema.equals(parquet_schema(kind)):
             columns = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
             raise ArtifactError(f"{path}: holds columns {columns}, not {kind.__name__}s")
-        return [kind(**row) for row in table.to_pylist()]
+        return [kind(**_with_tuples(row)) for row in table.to_pylist()]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
 
@@ -188,6 +228,10 @@ def read_jsonl(path: Path, kind: type[_Record]) -> list[_Record]:
             return [kind(**_with_times(kind, json.loads(line))) for line in file]
     except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
+
+
+def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
 
 
 def _with_times(kind: type[Any], row: dict[str, Any]) -> dict[str, Any]:

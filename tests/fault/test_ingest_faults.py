@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from slant import artifacts
 from slant.artifacts import Artifact
-from slant.config.settings import Columns, DocumentSource, ExampleSource, IngestSettings
-from slant.errors import ArtifactError, InputError, UsageError
+from slant.config.ingest_settings import Columns, ExampleSource, IngestSettings
+from slant.errors import InputError, UsageError
 from slant.ingest import run_ingest
 from slant.labels import LabelSet
 from slant.progress import SilentProgress
@@ -130,75 +134,109 @@ def test_a_source_of_nothing_but_duplicates_is_an_error(tmp_path: Path) -> None:
 
 # --- kill -9
 
-# The process kills itself when it reports the given number of rows of the given file, so that the
-# moment is exact. It is a Progress of its own: a seam that every caller has.
-KILLED = textwrap.dedent(
+RUN = textwrap.dedent(
     """
-    import os, signal, sys
-    from contextlib import contextmanager
+    import sys
     from pathlib import Path
-    from slant.config.settings import DocumentSource, ExampleSource, IngestSettings
+    from slant.config.ingest_settings import DocumentSource, ExampleSource, IngestSettings
     from slant.ingest import run_ingest
     from slant.labels import LabelSet
+    from slant.progress import SilentProgress
 
-    folder, file, rows = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-
-    class Killing:
-        @contextmanager
-        def task(self, name, total, unit, done=0):
-            self.here = name == f"read {file}"
-            yield self
-
-        def advance(self, count=1, **facts):
-            if self.here and facts["rows"] == rows:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def say(self, message):
-            pass
-
+    folder = Path(sys.argv[1])
     settings = IngestSettings(
-        examples=[ExampleSource(path="a.jsonl")], documents=[DocumentSource(path="docs.jsonl")]
+        examples=[ExampleSource(path="a.jsonl")],
+        documents=[DocumentSource(path="docs/*.jsonl")],
+        workers=2,
     )
     labels = LabelSet(["negative", "neutral", "positive"])
     run_ingest(
-        settings, labels=labels, seed=1, start=folder, out=folder / "work", progress=Killing()
+        settings,
+        labels=labels,
+        seed=1,
+        start=folder,
+        out=folder / sys.argv[2],
+        progress=SilentProgress(),
     )
     """
 )
+WORDS = [f"{a}{b}{c}" for a in "bdgklmnprst" for b in "aeiou" for c in ("n", "ra", "lim", "to")]
 
 
-@pytest.mark.parametrize(
-    ("file", "rows"),
-    [("a.jsonl", "1000"), ("docs.jsonl", "20000"), ("docs.jsonl", "30000")],
-    ids=["examples are read", "documents are written", "documents are read to the end"],
-)
-def test_a_run_killed_while_and_run_again_ends_like_one_that_was_not(
-    tmp_path: Path, file: str, rows: str
-) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b"".join(good_lines(3000)))
-    documents = (json.dumps({"text": f"document {i}"}) + "\n" for i in range(30_000))
-    (tmp_path / "docs.jsonl").write_text("".join(documents))
-    command = [sys.executable, "-c", KILLED, str(tmp_path), file, rows]
-    killed = subprocess.run(command, check=False, env={**os.environ}, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
-    work = tmp_path / "work"
-    with pytest.raises(ArtifactError):
-        artifacts.load(work, "ingest")
-    if file == "docs.jsonl":
-        assert (work / "documents.parquet").exists()  # it was in the middle
-    settings = IngestSettings(
-        examples=[ExampleSource(path="a.jsonl")], documents=[DocumentSource(path="docs.jsonl")]
-    )
-    digests = {
-        run_ingest(
-            settings,
-            labels=LABELS,
-            seed=1,
-            start=tmp_path,
-            out=out,
-            progress=SilentProgress(),
-        ).digest
-        for out in (work, tmp_path / "uninterrupted")
-    }
-    assert len(digests) == 1
-    artifacts.load(work, "ingest").verify()
+def write_corpus(folder: Path) -> None:
+    chance = random.Random(5)
+    (folder / "a.jsonl").write_bytes(b"".join(good_lines(300)))
+    (folder / "docs").mkdir()
+    texts = [" ".join(chance.choices(WORDS, k=120)) for _ in range(3600)]
+    for i in range(0, 3600, 9):
+        texts[i] = texts[(i * 7) % 3600] + " again"
+    for part in range(3):
+        rows = [json.dumps({"text": text}) + "\n" for text in texts[part::3]]
+        (folder / "docs" / f"{part}.jsonl").write_text("".join([*rows, '{"text": \n']))
+
+
+def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", RUN, str(folder), out]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def descendants(process: int) -> set[int]:
+    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True)
+    pairs = [tuple(map(int, line.split())) for line in listing.stdout.splitlines()[1:]]
+    found = {process}
+    for _ in range(4):
+        found |= {child for child, parent in pairs if parent in found}
+    return found - {process}
+
+
+def test_a_run_killed_at_twenty_moments_ends_like_one_that_was_not_killed(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    began = time.monotonic()
+    assert start(tmp_path, "whole").wait(timeout=120) == 0
+    whole_s = time.monotonic() - began
+    chance = random.Random(11)
+    orphans: set[int] = set()
+    num_killed = 0
+    while num_killed < 20:
+        process = start(tmp_path, "work")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=chance.uniform(0.2, 0.95) * whole_s)
+        orphans |= descendants(process.pid)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            num_killed += 1
+            process.wait(timeout=60)
+        else:  # what earlier runs had done left too little to do: from the start again
+            shutil.rmtree(tmp_path / "work")
+            shutil.rmtree(tmp_path / "work.parts")
+    assert start(tmp_path, "work").wait(timeout=120) == 0
+    whole, work = (artifacts.load(tmp_path / name, "ingest") for name in ("whole", "work"))
+    assert work.manifest["files"] == whole.manifest["files"]
+    work.verify()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{orphan}").exists() for orphan in orphans):
+        assert time.monotonic() < deadline, "worker processes outlive the run that was killed"
+        time.sleep(0.2)
+
+
+def test_with_one_new_file_no_other_is_read_again(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    assert start(tmp_path, "work").wait(timeout=120) == 0
+    parts = tmp_path / "work.parts"
+    before = {path: path.stat().st_mtime_ns for path in parts.rglob("*.parquet")}
+    (tmp_path / "docs" / "new.jsonl").write_text(json.dumps({"text": "a new document"}) + "\n")
+    assert start(tmp_path, "work").wait(timeout=120) == 0
+    after = {path: path.stat().st_mtime_ns for path in parts.rglob("*.parquet")}
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 1
+    assert start(tmp_path, "afresh").wait(timeout=120) == 0
+    work, afresh = (artifacts.load(tmp_path / name, "ingest") for name in ("work", "afresh"))
+    assert work.manifest["files"] == afresh.manifest["files"]
+
+
+def test_parts_of_a_file_that_is_gone_are_removed(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    assert start(tmp_path, "work").wait(timeout=120) == 0
+    (tmp_path / "docs" / "2.jsonl").unlink()
+    assert start(tmp_path, "work").wait(timeout=120) == 0
+    assert len([path for path in (tmp_path / "work.parts").iterdir() if path.is_dir()]) == 3

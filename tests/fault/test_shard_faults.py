@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
+from shard_worker import prepare_shard, shard_worker
+from slant.artifacts import digest_file, find
 from slant.errors import ShardError
 from slant.shards.reader import ShardReader
 from slant.shards.writer import ShardWriter
@@ -167,6 +172,7 @@ def test_without_hashes_a_sample_that_cannot_be_decoded_still_names_its_shard(
 WRITE_FOR_EVER = """
 import itertools, sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 from slant.shards.writer import ShardWriter
 columns = {"id": "int", "noise": "bytes"}
@@ -206,3 +212,88 @@ def test_a_writer_killed_in_the_middle_leaves_no_index_and_a_rerun_succeeds(
     index = json.loads((tmp_path / "index.json").read_text())
     left = {path.name for path in tmp_path.iterdir()} - {"index.json"}
     assert left == {shard["zip_data"]["basename"] for shard in index["shards"]}
+
+
+# --- with the workers of a DataLoader
+
+
+def with_workers(reader: ShardReader, num_workers: int) -> list[dict[str, Any]]:
+    """All samples through a DataLoader; half a minute is its time to hang."""
+    loader = DataLoader(
+        reader,  # type: ignore[arg-type]
+        batch_size=2,
+        collate_fn=list,
+        num_workers=num_workers,
+        timeout=30 if num_workers else 0,
+    )
+    batches = iter(loader)
+    try:
+        return [sample for batch in batches for sample in batch]
+    finally:
+        if num_workers:  # left to the garbage collector, the workers go after ten seconds
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_read_every_sample_once(folder: Path, num_workers: int) -> None:
+    reader = ShardReader(folder)
+    reader[0]  # the workers begin with a reader that holds a shard and has used its lock
+    assert [sample["id"] for sample in with_workers(reader, num_workers)] == list(range(12))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("fault", ["flipped", "missing"])
+def test_a_damaged_or_missing_shard_is_named_through_any_number_of_workers(
+    folder: Path, num_workers: int, fault: str
+) -> None:
+    path = a_shard(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if fault == "flipped":
+        path.write_bytes(content)
+    with pytest.raises(ShardError, match=re.escape(str(path))):
+        with_workers(ShardReader(folder), num_workers)
+
+
+def test_a_fork_while_another_thread_reads_does_not_wait_for_that_thread(folder: Path) -> None:
+    reader = ShardReader(folder)
+    with reader._lock:  # as it is while a shard is read
+        assert len(with_workers(reader, 1)) == 12
+
+
+# --- kill -9 in the middle of the shard stage
+
+
+def stage_files(out: Path) -> dict[str, str]:
+    """Digest of every file of an artifact; the manifest tells when it was made, so it is out."""
+    assert find(out, "shard") is not None
+    return {
+        path.relative_to(out).as_posix(): digest_file(path)
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def test_a_stage_killed_at_twenty_random_moments_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    prepare_shard(tmp_path)
+    rng = random.Random(3)
+    kills = resumed = 0
+    with shard_worker(tmp_path) as worker:
+        worker.run(tmp_path / "whole")
+        started = time.monotonic()
+        worker.run(tmp_path / "timed")
+        seconds = time.monotonic() - started
+        whole = stage_files(tmp_path / "whole")
+        assert len([name for name in whole if "shard." in name]) > 60
+        while kills < 20:
+            out = tmp_path / f"killed-{resumed}"
+            killed = worker.run(out, kill_after_s=rng.uniform(0, seconds))
+            kills += killed
+            if killed and rng.random() < 0.5:
+                continue  # and once more in the same place
+            worker.run(out)
+            assert stage_files(out) == whole
+            shutil.rmtree(out)
+            resumed += 1
+    assert resumed >= 5

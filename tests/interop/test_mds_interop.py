@@ -1,12 +1,7 @@
 """MosaicML's own library reads what slant writes, slant reads what it writes, byte for byte.
 
-The library does not install beside slant's torch, so it runs in a Python of its own:
-
-    python3.11 -m venv mds-venv
-    mds-venv/bin/pip install torch transformers numpy boto3 matplotlib \
-        zstd zstandard Brotli python-snappy cramjam catalogue tqdm requests xxhash
-    mds-venv/bin/pip install mosaicml-streaming==0.13.0 --no-deps
-    SLANT_MDS_PYTHON=mds-venv/bin/python pytest tests/interop/test_mds_interop.py
+The library does not install beside slant's torch, so it runs in a Python of its own; `make interop`
+makes one (tests/interop/setup.sh) and names it in SLANT_MDS_PYTHON.
 """
 
 from __future__ import annotations
@@ -14,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from shard_worker import prepare_shard, run_prepared
 from slant.shards.reader import ShardReader
 from slant.shards.writer import ShardWriter
 
@@ -33,14 +30,16 @@ import numpy as np
 from streaming import MDSWriter, StreamingDataset
 """
 
-READ = """
+PLAIN = """
 def plain(value):
     if isinstance(value, np.ndarray):
         return {"dtype": value.dtype.name, "shape": list(value.shape), "values": value.tolist()}
     if isinstance(value, bytes):
         return {"hex": value.hex()}
     return value.item() if isinstance(value, np.generic) else value
+"""
 
+READ = """
 data = StreamingDataset(
     local=sys.argv[1], shuffle=False, batch_size=1, validate_hash=sys.argv[2] or None
 )
@@ -48,12 +47,29 @@ samples = [{k: plain(v) for k, v in data[i].items()} for i in range(data.num_sam
 print("RESULT", json.dumps(samples))
 """
 
+READ_SHUFFLED = """
+from torch.utils.data import DataLoader
+
+def main():
+    data = StreamingDataset(
+        local=sys.argv[1], shuffle=True, shuffle_seed=3, batch_size=4, validate_hash="xxh64",
+    )
+    loader = DataLoader(data, batch_size=4, num_workers=2, collate_fn=list)
+    epochs = []
+    for _ in range(2):
+        epochs.append([{k: plain(v) for k, v in row.items()} for batch in loader for row in batch])
+    print("RESULT", json.dumps(epochs))
+
+if __name__ == "__main__":
+    main()
+"""
+
 # It must make the same samples as `samples()` below; the test that compares bytes holds it to it.
 WRITE = """
-folder, compression, size_limit, columns = sys.argv[1:5]
+folder, compression, size_limit, columns, hashes, names = sys.argv[1:7]
 texts = ["Magandang umaga", "", "Добрый день", "早上好 🌏", "a\\u0000b"]
 with MDSWriter(out=folder, columns=json.loads(columns), compression=compression or None,
-               hashes=["sha1", "xxh64"], size_limit=int(size_limit)) as out:
+               hashes=json.loads(hashes), size_limit=int(size_limit)) as out:
     for i in range(60):
         out.write({
             "text": texts[i % 5],
@@ -66,10 +82,14 @@ with MDSWriter(out=folder, columns=json.loads(columns), compression=compression 
             "weight": i / 3,
             "half": i / 3,
             "facts": {"i": i, "текст": [None, True, texts[i % 5]]},
+            **{f"of_{name}": np.array([i, 2 * i]).astype(name) for name in json.loads(names)},
+            **{f"one_{name}": np.array(i).astype(name)[()] for name in json.loads(names)},
         })
 print("RESULT", "null")
 """
 
+DTYPES = ["uint8", "int8", "uint16", "int16", "float16", "uint32", "int32", "float32"]
+DTYPES += ["uint64", "int64", "float64"]
 COLUMNS = {
     "text": "str",
     "tokens": "ndarray:int32",
@@ -81,7 +101,11 @@ COLUMNS = {
     "weight": "float64",
     "half": "float32",
     "facts": "json",
+    **{f"of_{name}": f"ndarray:{name}" for name in DTYPES},
+    **{f"one_{name}": name for name in DTYPES},
 }
+HASHES = ["blake2b", "blake2s", "md5", "sha1", "sha256", "sha512"]
+HASHES += ["xxh128", "xxh32", "xxh3_128", "xxh3_64", "xxh64"]
 SIZE_LIMIT_BYTES = 8000
 
 
@@ -100,6 +124,8 @@ def samples() -> list[dict[str, Any]]:
             "weight": i / 3,
             "half": i / 3,
             "facts": {"i": i, "текст": [None, True, texts[i % 5]]},
+            **{f"of_{name}": np.array([i, 2 * i]).astype(name) for name in DTYPES},
+            **{f"one_{name}": np.array(i).astype(name).item() for name in DTYPES},
         }
         for i in range(60)
     ]
@@ -134,7 +160,7 @@ def peer_python() -> str:
 
 def run_peer(python: str, script: str, *arguments: str) -> Any:
     done = subprocess.run(
-        [python, "-c", STUBS + script, *arguments],
+        [python, "-c", STUBS + PLAIN + script, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -153,9 +179,15 @@ def write_ours(folder: Path, compression: str | None) -> None:
             writer.write(sample)
 
 
-def write_theirs(python: str, folder: Path, compression: str | None) -> None:
-    settings = (compression or "", str(SIZE_LIMIT_BYTES), json.dumps(COLUMNS))
-    run_peer(python, WRITE, str(folder), *settings)
+def write_theirs(
+    python: str,
+    folder: Path,
+    compression: str | None,
+    hashes: Sequence[str] = ("sha1", "xxh64"),
+    columns: Mapping[str, str] = COLUMNS,
+) -> None:
+    settings = (compression or "", str(SIZE_LIMIT_BYTES), json.dumps(columns))
+    run_peer(python, WRITE, str(folder), *settings, json.dumps(list(hashes)), json.dumps(DTYPES))
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "zstd:9"])
@@ -176,6 +208,36 @@ def test_our_reader_reads_what_their_writer_writes(
     reader = ShardReader(tmp_path)
     reader.verify()
     assert plain_samples(reader) == expected_samples()
+
+
+def test_our_reader_checks_every_hash_that_their_writer_knows(
+    peer_python: str, tmp_path: Path
+) -> None:
+    write_theirs(peer_python, tmp_path, "zstd", HASHES)
+    reader = ShardReader(tmp_path)
+    reader.verify()
+    assert plain_samples(reader) == expected_samples()
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_their_dataset_with_two_workers_gives_each_of_our_samples_once_an_epoch_shuffled(
+    peer_python: str, tmp_path: Path, compression: str | None
+) -> None:
+    write_ours(tmp_path, compression)
+    epochs = run_peer(peer_python, READ_SHUFFLED, str(tmp_path))
+    for epoch in epochs:
+        # A number stands in every sample; it is theirs alone.
+        assert sorted(epoch, key=lambda sample: sample["small"]) == expected_samples()
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != expected_samples()
+
+
+def test_their_dataset_reads_what_our_shard_stage_writes(peer_python: str, tmp_path: Path) -> None:
+    prepare_shard(tmp_path)
+    run_prepared(tmp_path, tmp_path / "out")
+    for name in ("tune/train", "adapt/train/ru"):
+        ours = plain_samples(ShardReader(tmp_path / "out" / name))
+        assert run_peer(peer_python, READ, str(tmp_path / "out" / name), "xxh64") == ours
 
 
 def test_both_writers_write_the_same_bytes(peer_python: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ through packing."""
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from slant.errors import ShardError
 from slant.shards.mds import decode_sample, encode_sample, parse_columns
 from slant.shards.order import epoch_order, length_bucketed_steps
 from slant.shards.pack import pack_documents, positions
@@ -122,6 +124,58 @@ def test_any_samples_survive_shards_of_any_size(
         assert len(reader) == len(samples)
         for i in reversed(range(len(samples))):
             assert_same(reader[i], samples[i])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class _StoppedError(Exception):
+    pass
+
+
+@UNHURRIED
+@given(
+    sizes=st.lists(st.integers(0, 300), max_size=40),
+    chunk=st.integers(1, 9),
+    stops=st.lists(st.integers(0, 40), max_size=3),
+    size_limit_bytes=st.sampled_from([1, 300, 700, 2**26]),
+    compression=st.sampled_from([None, "zstd"]),
+)
+def test_a_writer_that_was_stopped_anywhere_goes_on_to_the_same_bytes(
+    sizes: list[int], chunk: int, stops: list[int], size_limit_bytes: int, compression: str | None
+) -> None:
+    samples = [{"id": i, "noise": bytes([i]) * size} for i, size in enumerate(sizes)]
+
+    def write(folder: Path, journal: Path | None, stop: int | None) -> None:
+        """Mark every ``chunk`` samples, and begin again at the mark."""
+        with ShardWriter(
+            folder,
+            {"id": "int", "noise": "bytes"},
+            compression=compression,
+            size_limit_bytes=size_limit_bytes,
+            journal=journal,
+        ) as writer:
+            first = writer.resumed.note.get("next", 0) if writer.resumed else 0
+            present = writer.num_samples - writer.resumed.num_samples if writer.resumed else 0
+            assert first <= writer.num_samples == first + present
+            for start in range(first, len(samples), chunk):
+                for sample in samples[start : start + chunk][present:]:
+                    if sample["id"] == stop:
+                        raise _StoppedError
+                    writer.write(sample)
+                present = 0
+                writer.mark({"next": min(start + chunk, len(samples))})
+
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        write(root / "whole", None, None)
+        for stop in stops:
+            with suppress(_StoppedError, ShardError):  # it is complete: there was no such sample
+                write(root / "stopped", root / "journal", stop)
+        if not (root / "stopped" / "index.json").exists():
+            write(root / "stopped", root / "journal", None)
+        assert files(root / "stopped") == files(root / "whole")
 
 
 @UNHURRIED

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slant.config.settings import SplitShares, SplitSizes
-from slant.errors import InputError
-from slant.ingest.split import Member, assign_splits
+from slant.config.ingest_settings import SplitShares, SplitSizes
+from slant.errors import InputError, UsageError
+from slant.ingest.split import Member, assign_splits, heldout_narratives
 from slant.records import SPLITS
+from slant.task.normalise import text_digest
 
 Groups = dict[str, list[Member]]
 
@@ -124,3 +126,98 @@ def test_added_texts_move_few_of_the_others(num: int, num_new: int, seed: int) -
     # A new text moves at most one old one over each of the three borders of its stratum, and each
     # of the three strata can gain or lose a seat to rounding in up to three splits (1 + 2 + 3).
     assert moved <= 3 * num_new + 18
+
+
+TIMES = st.none() | st.datetimes(
+    datetime(2024, 1, 1), datetime(2024, 1, 20), timezones=st.just(UTC)
+)
+FULL_GROUPS = st.dictionaries(
+    st.text("0123456789abcdef", min_size=8, max_size=8),
+    st.lists(
+        st.builds(
+            Member,
+            source=st.just("shared"),
+            lang=st.just("en"),
+            label=st.sampled_from(["negative", "positive"]),
+            dataset=st.sampled_from(["a", "b", "c"]),
+            narrative=st.none() | st.sampled_from("nopqrstu"),
+            published_at=TIMES,
+            own_split=st.none() | st.none() | st.none() | st.sampled_from(SPLITS),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    min_size=12,
+    max_size=60,
+)
+SHARES = st.builds(
+    SplitShares,
+    by=st.sampled_from(["digest", "time"]),
+    leaks=st.sampled_from(["set-aside", "keep"]),
+    validation=st.sampled_from([0, 0.05]),
+    calibration=st.sampled_from([0, 0.1]),
+    heldout_narratives=st.sampled_from([0.0, 0.1, 0.4]),
+    heldout_datasets=st.sampled_from([[], ["a"]]),
+)
+
+
+def is_held_out(members: list[Member], shares: SplitShares, held: frozenset[str]) -> bool:
+    return any(
+        member.dataset in shares.heldout_datasets
+        or (member.narrative is not None and text_digest(member.narrative) in held)
+        for member in members
+    )
+
+
+@given(FULL_GROUPS, SHARES, SEEDS)
+def test_no_rule_puts_a_group_on_two_sides_and_each_keeps_its_promise(
+    groups: Groups, shares: SplitShares, seed: int
+) -> None:
+    try:
+        splits = assign_splits(groups, shares=shares, sizes={}, seed=seed)
+    except (InputError, UsageError):
+        return
+    everyone = [member for members in groups.values() for member in members]
+    held = heldout_narratives([m.narrative for m in everyone], shares.heldout_narratives, seed)
+    trained: list[datetime] = []
+    tested: list[datetime] = []
+    for digest, members in groups.items():
+        sides = {split for split in splits[digest] if split in SPLITS}
+        own = [m.own_split for m in members]
+        assert len(sides) == 1 or (shares.leaks == "keep" and len(set(own)) > 1)
+        if is_held_out(members, shares, held):
+            assert splits[digest] == ["test"] * len(members)
+        elif any(own):
+            kept = [split if split in SPLITS else None for split in splits[digest]]
+            named = [split for split in splits[digest] if split not in SPLITS]
+            assert all(f"stands in {next(iter(sides))}" in str(reason) for reason in named)
+            if shares.leaks == "keep":
+                assert kept == [split or kept[own.index(None)] for split in own]
+            else:
+                assert kept == [
+                    next(iter(sides & {split or kept[i]}), None) for i, split in enumerate(own)
+                ]
+        else:
+            assert set(splits[digest]) <= set(SPLITS)
+            times = [m.published_at for m in members if m.published_at is not None]
+            if "train" in sides:
+                trained += times
+            elif times:
+                tested.append(max(times))
+            else:
+                assert shares.by == "digest"
+    if shares.by == "time" and trained and tested:
+        assert max(trained) <= min(tested)
+
+
+@given(FULL_GROUPS, SHARES, SEEDS)
+def test_under_every_rule_the_order_of_groups_has_no_influence(
+    groups: Groups, shares: SplitShares, seed: int
+) -> None:
+    results = []
+    for ordered in (groups, dict(sorted(groups.items(), reverse=True))):
+        try:
+            results.append(assign_splits(ordered, shares=shares, sizes={}, seed=seed))
+        except (InputError, UsageError) as error:
+            results.append({"error": [str(error)]})
+    assert results[0] == results[1]

@@ -72,6 +72,7 @@ def test_a_parquet_file_is_plain_parquet_with_the_fields_as_columns(tmp_path):
     write_parquet(tmp_path / "r.parquet", Example, RECORDS[Example])
     schema = pq.read_schema(tmp_path / "r.parquet")
     names = ["document_id", "narrative_id", "label", "split", "dataset", "file", "row"]
+    names += ["num_judgements", "shares"]
     assert schema.names == names
     assert str(schema.field("row").type) == "int64"
 

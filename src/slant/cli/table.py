@@ -1,11 +1,11 @@
-"""The report as a table on the terminal."""
+"""Results as tables on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_report"]
+__all__ = ["print_noise", "print_report"]
 
 _WIDTH = 100
 _SHORT = {"tuned": "tuned", "prompted": "prompted", "tfidf": "TF-IDF", "majority": "majority"}
@@ -13,18 +13,42 @@ _SHORT = {"tuned": "tuned", "prompted": "prompted", "tfidf": "TF-IDF", "majority
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Print systems, languages and latency of a ``report.json``."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # Pipes and logs have no width; 80 columns would wrap the names.
-        console = Console(highlight=False, width=_WIDTH)
+    console = _console()
     console.print()
     console.print(_systems(report))
     console.print(_languages(report))
     for line in _sentences(report):
         console.print(line)
     console.print()
+
+
+def print_noise(candidates: Sequence[Mapping[str, Any]], most: int) -> None:
+    """Print the first ``most`` training examples whose label looks wrong."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"{len(candidates)} training examples whose label looks wrong", title_justify="left"
+    )
+    for column in ("document", "narrative", "label", "looks like"):
+        table.add_column(column)
+    table.add_column("probability", justify="right")
+    for one in candidates[:most]:
+        table.add_row(
+            one["document_id"],
+            one["narrative_id"] or "",
+            one["label"],
+            one["suggested"],
+            f"{one['probability']:.2f}",
+        )
+    _console().print(table)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    # Pipes and logs have no width; 80 columns would wrap the names.
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
 def _systems(report: Mapping[str, Any]) -> Any:

@@ -10,7 +10,8 @@ from itertools import groupby
 from typing import Any
 
 from slant.config.fields import Key, describe, iter_keys
-from slant.config.settings import ProjectSettings, Section
+from slant.config.section import Section
+from slant.config.settings import ProjectSettings
 from slant.errors import UsageError, did_you_mean
 
 __all__ = ["explain", "json_schema", "reference_markdown"]

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types as bounds
 from pydantic.fields import FieldInfo
 
-from slant.config.settings import ProjectSettings, Section
+from slant.config.section import Section
+from slant.config.settings import ProjectSettings
 
 __all__ = ["Key", "Shape", "describe", "iter_keys", "shape_at"]
 

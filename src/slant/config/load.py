@@ -5,7 +5,6 @@ Precedence: defaults < file < ``--set``. Every mistake is reported at once, with
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from slant.config.settings import ProjectSettings
 from slant.config.yaml_tree import Place, Tree, dump_yaml, parse_yaml
 from slant.errors import ConfigError, ConfigProblem, UsageError, did_you_mean
 
-__all__ = ["dump_settings", "expand_path", "load_settings", "source_files"]
+__all__ = ["dump_settings", "expand_variables", "load_settings"]
 
 _HINT = "`slant config explain` lists every key; docs/configuration.md has an example."
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -29,7 +28,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> ProjectSettings:
     """Read and check a slant.yaml.
 
     The settings keep ``${NAME}`` in the paths of sources as written, so that a saved copy holds no
-    path of this machine; ``source_files`` expands them.
+    path of this machine; ``expand_variables`` puts their values in.
 
     Args:
         path: The file.
@@ -62,58 +61,17 @@ def dump_settings(settings: ProjectSettings) -> str:
     return dump_yaml(settings.model_dump())
 
 
-def expand_path(value: str, folder: Path) -> Path:
-    """``value`` with ``${NAME}`` replaced from the environment, relative to ``folder``.
+def expand_variables(value: str) -> str:
+    """``value`` with ``${NAME}`` replaced from the environment.
 
     Raises:
         UsageError: A variable is not set, or is empty.
     """
-    return folder / _expand(value)
-
-
-def source_files(path: str, folder: Path) -> list[Path]:
-    """Files that a source's ``path`` stands for, sorted.
-
-    Args:
-        path: File or glob (``*``, ``?``, ``[…]``, ``**``), with ``${NAME}`` for environment
-            variables. A file whose own name looks like a glob is found too.
-        folder: Folder that a relative path starts from.
-
-    Raises:
-        UsageError: A variable is not set, or no file matches.
-    """
-    if "://" in path:
+    for name in _unset_variables(value):
         raise UsageError(
-            f"{path}: only local files can be read in this version",
-            hint="Copy the files here and give their path.",
+            f"{value}: environment variable {name} is not set", hint=_advice_to_set(name)
         )
-    pattern = _expand(path)
-    wanted = folder / pattern
-    if wanted.is_file():
-        return [wanted]
-    if wanted.is_dir():
-        raise UsageError(f"{path}: is a folder", hint=f"Name its files, e.g. {path}/*.jsonl")
-    # Path.glob would take hidden files and refuse absolute patterns. With root_dir, a folder whose
-    # own name holds "[" is not taken for a pattern.
-    names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
-    matches = sorted({folder / name for name in names})
-    files = [match for match in matches if match.is_file()]
-    if files:
-        return files
-    raise UsageError(f"{path}: {_nothing_found(pattern, folder)}", hint=f"Looked for {wanted}")
-
-
-def _nothing_found(pattern: str, folder: Path) -> str:
-    """What is wrong with ``pattern``, and what is there instead."""
-    wanted = folder / pattern
-    if wanted.parent.is_dir() or glob.has_magic(str(Path(pattern).parent)):
-        what = "no file matches" if glob.has_magic(pattern) else "there is no such file"
-        return what + _suggestion(wanted)
-    # The deepest folder that exists tells which part of the path is wrong.
-    existing = next(parent for parent in wanted.parents if parent.is_dir())
-    missing = wanted.relative_to(existing).parts[0]
-    folders = [entry.name for entry in existing.iterdir() if entry.is_dir()]
-    return f"there is no folder {existing / missing}{did_you_mean(missing, folders)}"
+    return _VARIABLE.sub(lambda found: os.environ[found[1]], value)
 
 
 def _suggestion(wanted: Path) -> str:
@@ -171,11 +129,3 @@ def _unset_variables(value: str) -> list[str]:
 
 def _advice_to_set(name: str) -> str:
     return f"run `export {name}=…` first"
-
-
-def _expand(value: str) -> str:
-    for name in _unset_variables(value):
-        raise UsageError(
-            f"{value}: environment variable {name} is not set", hint=_advice_to_set(name)
-        )
-    return _VARIABLE.sub(lambda found: os.environ[found[1]], value)

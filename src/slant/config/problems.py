@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from slant.config.fields import Shape, shape_at
-from slant.config.settings import Section
+from slant.config.section import Section
 from slant.config.yaml_tree import KeyPath, Tree, split_dotted
 from slant.errors import did_you_mean
 
@@ -32,6 +32,8 @@ def report_invalid(tree: Tree, error: ValidationError) -> None:
                 tree.report(path, _unknown_key(path))
             case "literal_error" if path[-1] == "[key]":
                 tree.report(path[:-1], _unknown_key(path[:-1]))
+            case "secret":  # the value is not repeated
+                tree.report(path, detail["msg"])
             case "value_error":
                 _report_rule(tree, path, detail)
             case _:

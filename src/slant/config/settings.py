@@ -9,40 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from slant.config.ingest_settings import IngestSettings
+from slant.config.section import PositiveInt, Section, Share
 from slant.errors import did_you_mean
 
 __all__ = [
     "AdaptSettings",
-    "Columns",
-    "DocumentSource",
     "EvaluateSettings",
-    "ExampleSource",
     "ExportSettings",
-    "IngestSettings",
     "LoraSettings",
     "ModelSettings",
     "ProjectSettings",
-    "Section",
     "ShardSettings",
-    "SplitShares",
-    "SplitSizes",
     "TaskSettings",
     "TuneSettings",
 ]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
-SPLIT_NAMES = ("train", "validation", "calibration", "test")
-
-
-class Section(BaseModel):
-    """A part of slant.yaml: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class ModelSettings(Section):
@@ -83,101 +66,6 @@ class TaskSettings(Section):
         return self
 
 
-class Columns(Section):
-    """Which column of the source holds what."""
-
-    id: str | None = None
-    """Document id; without it the id is made from the text's digest."""
-    text: str = "text"
-    """The document's text."""
-    narrative: str | None = None
-    """The narrative's text; empty or absent means overall sentiment. Examples only."""
-    label: str = "label"
-    """The gold label. Examples only."""
-    lang: str | None = None
-    """Language code (BCP 47)."""
-    source: str | None = None
-    """Kind of source: news, blog, social, review or other."""
-    published_at: str | None = None
-    """Date or time of publication (ISO 8601; UTC where no zone is given)."""
-    url: str | None = None
-    """Address of the document."""
-
-
-class SplitSizes(Section):
-    """How many examples of one source go to each split; what is left over is not used."""
-
-    train: PositiveInt
-    """Examples to learn from."""
-    validation: PositiveInt
-    """Examples watched while tuning."""
-    calibration: PositiveInt
-    """Examples that fit the temperature of the probabilities."""
-    test: PositiveInt
-    """Examples that nothing is fitted on: the report's figures."""
-
-
-class SplitShares(Section):
-    """Which share of the examples goes to each split; the rest is training.
-
-    Examples of one document, and of documents with the same text, always share a split.
-    """
-
-    validation: Share = 0.05
-    """Share watched while tuning."""
-    calibration: Share = 0.10
-    """Share that fits the temperature of the probabilities."""
-    test: Share = 0.20
-    """Share that nothing is fitted on: the report's figures."""
-
-    @model_validator(mode="after")
-    def _leaves_training_data(self) -> SplitShares:
-        held_out = self.validation + self.calibration + self.test
-        if held_out >= 1:
-            raise ValueError(f"the shares add up to {held_out:g}; nothing is left to train on")
-        return self
-
-
-class DocumentSource(Section):
-    """One source of unlabelled documents."""
-
-    path: str
-    """JSONL, CSV, TSV or Parquet file, or a glob; relative to slant.yaml; `${NAME}` is replaced
-    from the environment."""
-    columns: Columns = Columns()
-    """Which column holds what."""
-    lang: str | None = None
-    """Language of all rows, where there is no column for it."""
-    source: Literal["news", "blog", "social", "review", "other"] | None = None
-    """Kind of source of all rows, where there is no column for it."""
-    limit: PositiveInt | None = None
-    """Take at most this many documents, chosen by digest (the same ones every time)."""
-
-
-class ExampleSource(DocumentSource):
-    """One source of labelled examples: a document, a narrative (or none) and a label a row."""
-
-    labels: dict[str, str] = {}
-    """The source's own label values and what they mean, e.g. `{"-1": negative}`."""
-    sizes: SplitSizes | None = None
-    """Fixed numbers of examples per split for this source, in place of the shares."""
-
-
-class IngestSettings(Section):
-    """What to read and how to split it."""
-
-    documents: list[DocumentSource] = []
-    """Unlabelled documents, for domain adaptation."""
-    examples: list[ExampleSource] = Field(min_length=1)
-    """Labelled examples, for tuning and evaluation."""
-    split: SplitShares = SplitShares()
-    """Shares of the splits."""
-    min_characters: Annotated[int, Field(ge=1)] = 1
-    """Shorter documents are set aside."""
-    max_characters: PositiveInt = 200_000
-    """Longer documents are set aside."""
-
-
 class ShardSettings(Section):
     """How shards are written."""
 
@@ -189,6 +77,11 @@ class ShardSettings(Section):
     """Length of a packed row of documents for domain adaptation."""
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.10
     """Share of the unlabelled documents kept aside to measure perplexity on."""
+    to: str | None = None
+    """Folder or URL (`s3://bucket/shards`) that the shards are written to and read from; without
+    it they lie beside the other artifacts. `${NAME}` is replaced from the environment."""
+    cache_bytes: Annotated[int, Field(ge=1 << 20)] = 10 << 30
+    """Most that the local cache of shards read from a URL may take on the disk."""
 
 
 class LoraSettings(Section):
@@ -215,6 +108,10 @@ class _TrainingSettings(Section):
     """The adapters that are trained."""
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds between two checkpoints; a killed run goes on from the last one."""
+    language_temperature: Annotated[float, Field(ge=1)] = 1.0
+    """1 visits every sample once an epoch. Above 1, an epoch of the same size draws languages by
+    their share to the power of 1 / temperature: small languages are seen more often, large ones
+    less."""
 
 
 class AdaptSettings(_TrainingSettings):

@@ -1,8 +1,4 @@
-"""The shapes of report.html: bars, table rows and lines, placed in percent of their axes.
-
-Percent, because the page draws them in SVG of any width: a bar keeps its height and its text its
-size from a phone to a sheet of paper.
-"""
+"""The shapes of report.html: bars, table rows and lines, placed in percent of their axes."""
 
 from __future__ import annotations
 
@@ -13,11 +9,11 @@ from typing import Any
 
 from slant.evaluate import report_words as words
 from slant.evaluate.report_words import Figure
+from slant.page.languages import language
+from slant.page.shapes import Bar, Group, position, round_up
 
 __all__ = [
-    "Bar",
     "Cell",
-    "Group",
     "Line",
     "LineChart",
     "Row",
@@ -36,29 +32,6 @@ System = Mapping[str, Any]
 Point = tuple[float, float]
 
 _MOST_POINTS = 300  # of one line; more cannot be told apart on a screen
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar: what it says, and where it lies in percent of the axis."""
-
-    kind: str  # chooses the fill; the name stands beside it, so colour is never the only sign
-    name: str
-    value: str
-    interval: str
-    width: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """The bars of one language, label or system."""
-
-    name: str
-    note: str
-    bars: tuple[Bar, ...]
-    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,11 +77,6 @@ class LineChart:
     lines: tuple[Line, ...]
 
 
-def _position(value: float, top: float = 1.0) -> float:
-    """``value`` in percent of an axis from 0 to ``top``; what lies outside stays at its edge."""
-    return round(100 * min(max(value / top, 0.0), 1.0), 2) if top > 0 else 0.0
-
-
 def _bar(figure: Figure, kind: str, name: str) -> Bar:
     known = figure["low"] is not None and figure["high"] is not None
     return Bar(
@@ -116,9 +84,9 @@ def _bar(figure: Figure, kind: str, name: str) -> Bar:
         name=name,
         value=words.score(figure["value"]),
         interval=words.interval(figure),
-        width=_position(figure["value"]),
-        low=_position(figure["low"]) if known else None,
-        high=_position(figure["high"]) if known else None,
+        width=position(figure["value"]),
+        low=position(figure["low"]) if known else None,
+        high=position(figure["high"]) if known else None,
     )
 
 
@@ -151,7 +119,7 @@ def language_groups(systems: Sequence[System]) -> list[Group]:
     """Macro-F1 of every system in every language, the largest language first."""
     return [
         Group(
-            name=words.language(code),
+            name=language(code),
             note=f"{metrics['count']:,} examples",
             bars=tuple(
                 _bar(
@@ -253,9 +221,9 @@ def latency_bars(latency: Mapping[str, Any]) -> list[Bar]:
             name=name,
             value=words.milliseconds(latency[key]["p50"]),
             interval=f"p95 {words.milliseconds(latency[key]['p95'])}",
-            width=_position(latency[key]["p50"], top),
-            low=_position(latency[key]["p50"], top),
-            high=_position(latency[key]["p95"], top),
+            width=position(latency[key]["p50"], top),
+            low=position(latency[key]["p50"], top),
+            high=position(latency[key]["p95"], top),
         )
         for kind, name, key in ways
     ]
@@ -266,18 +234,18 @@ def perplexity_bars(perplexity: Mapping[str, Mapping[str, float]]) -> list[Group
     finite = [
         value for pair in perplexity.values() for value in pair.values() if math.isfinite(value)
     ]
-    top = _round_up(max(finite, default=1.0))
+    top = round_up(max(finite, default=1.0))
     groups = []
     for code, pair in sorted(perplexity.items()):
         before, after = pair["before"], pair["after"]
         change = f"{100 * (after / before - 1):+.0f}\N{NO-BREAK SPACE}%" if before > 0 else ""
         groups.append(
             Group(
-                name=words.language(code),
+                name=language(code),
                 note=change.replace("-", "\N{MINUS SIGN}"),
                 bars=(
-                    Bar("tfidf", "Before", f"{before:.1f}", "", _position(before, top)),
-                    Bar("tuned", "After", f"{after:.1f}", "", _position(after, top)),
+                    Bar("tfidf", "Before", f"{before:.1f}", "", position(before, top)),
+                    Bar("tuned", "After", f"{after:.1f}", "", position(after, top)),
                 ),
             )
         )
@@ -300,7 +268,7 @@ def training_charts(tune: Mapping[str, Any]) -> list[LineChart]:
     losses = [loss for _, _, points in (training, validation) for _, loss in points]
     charts = []
     if losses:
-        charts.append(_line_chart("Loss", _round_up(max(losses)), (training, validation)))
+        charts.append(_line_chart("Loss", round_up(max(losses)), (training, validation)))
     if scores[2]:
         charts.append(_line_chart("Macro-F1", 1.0, (scores,)))
     return charts
@@ -348,14 +316,5 @@ def _thin(points: Sequence[Point]) -> list[Point]:
 
 def _path(points: Iterable[Point], last_step: float, top: float) -> str:
     return "M" + "L".join(
-        f"{_position(step, last_step):g} {100 - _position(value, top):g}" for step, value in points
+        f"{position(step, last_step):g} {100 - position(value, top):g}" for step, value in points
     )
-
-
-def _round_up(value: float) -> float:
-    """A round number at or above ``value``, for the top of an axis."""
-    if value <= 0:
-        return 1.0
-    power: float = 10.0 ** math.floor(math.log10(value))
-    steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
-    return next((step * power for step in steps if step * power >= value), value)

@@ -2,27 +2,21 @@
 
 The page is for two readers: one who decides (headline, comparison, tiles) and one who checks
 (slices, mistakes, how it was measured). ``report_words`` turns figures into sentences,
-``report_charts`` into positions; ``templates/`` holds the page (``report.html.j2``), the drawing
-(``charts.html.j2``) and the style and script that are put into it as they are.
-
-Texts, narratives and label names are written by strangers. Jinja escapes all of them, and the
-page's own content security policy forbids every script but ours and every request.
+``report_charts`` into positions; ``templates/`` holds what this page has beside `slant.page`: its
+sections (``report.html.j2``), drawings (``charts.html.j2``), style and script.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from slant.errors import InputError
 from slant.evaluate import report_charts as charts
 from slant.evaluate import report_words as words
+from slant.page.languages import language
+from slant.page.render import render_page
 
 __all__ = ["render_report"]
 
@@ -47,30 +41,14 @@ def render_report(report: Mapping[str, Any]) -> str:
             f"the report has schema {report.get('schema')!r}; this version reads {_SCHEMA!r}",
             hint="Run `slant evaluate` again with this version of slant.",
         )
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(_formats())
-    # Both files are ours and hold no text of a document, so they alone go in unescaped.
-    style = (_TEMPLATES / "report.css").read_text("utf-8")
-    script = (_TEMPLATES / "report.js").read_text("utf-8")
-    # The browser runs the script only if it has this digest, whatever else ends up in the page.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        _page(report), style=Markup(style), script=Markup(script), script_digest=digest
-    )
+    return render_page(_TEMPLATES, _page(report), _formats())
 
 
 def _formats() -> dict[str, Callable[..., str]]:
     return {
         "duration": words.duration,
         "interval": words.interval,
-        "language": words.language,
+        "language": language,
         "percent": words.percent,
         "score": words.score,
         "short_name": words.short_name,
@@ -98,7 +76,7 @@ def _page(report: Mapping[str, Any]) -> dict[str, Any]:
         "tiles": words.tiles(report),
         "comparison": charts.comparison(report),
         "language_groups": charts.language_groups(systems),
-        "language_rows": charts.slice_rows(systems, "lang", words.language),
+        "language_rows": charts.slice_rows(systems, "lang", language),
         "source_rows": charts.slice_rows(systems, "source", str),
         "narrative_rows": charts.slice_rows(systems, "narrative", str),
         "label_groups": charts.label_groups(systems, labels),
@@ -119,7 +97,7 @@ def _filter_choices(
 ) -> dict[str, list[str]]:
     """The values that occur: languages by name, labels in their order."""
     return {
-        "lang": sorted({mistake["lang"] for mistake in mistakes}, key=words.language),
+        "lang": sorted({mistake["lang"] for mistake in mistakes}, key=language),
         "gold": sorted({mistake["gold"] for mistake in mistakes}, key=labels.index),
         "predicted": sorted({mistake["predicted"] for mistake in mistakes}, key=labels.index),
     }

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from slant.page.languages import language
+
 __all__ = [
     "Figure",
     "caveats",
@@ -16,7 +18,6 @@ __all__ = [
     "duration",
     "headline",
     "interval",
-    "language",
     "latency_sentence",
     "milliseconds",
     "outcome",
@@ -35,21 +36,6 @@ _MINUS = "\N{MINUS SIGN}"
 _LOW_F1 = 0.5  # below this, a label gets a caveat of its own
 _SMALL_TEST = 200  # fewer test examples than this are worth a caveat
 
-# Names for people, by primary language subtag; another language is shown by its code.
-# fmt: off
-_LANGUAGES = {
-    "ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech",
-    "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
-    "et": "Estonian", "fa": "Persian", "fi": "Finnish", "fil": "Filipino", "fr": "French",
-    "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian", "id": "Indonesian",
-    "it": "Italian", "ja": "Japanese", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian",
-    "ms": "Malay", "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese",
-    "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian",
-    "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu", "th": "Thai", "tl": "Tagalog",
-    "tr": "Turkish", "uk": "Ukrainian", "und": "Unknown", "ur": "Urdu", "vi": "Vietnamese",
-    "zh": "Chinese",
-}
-# fmt: on
 _SHORT_NAMES = {
     "tuned": "Tuned",
     "prompted": "Prompted",
@@ -91,11 +77,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def language(code: str) -> str:
-    """The English name of a BCP 47 code, or the code."""
-    return _LANGUAGES.get(code.split("-", maxsplit=1)[0].lower(), code)
 
 
 def short_name(system: Mapping[str, Any]) -> str:

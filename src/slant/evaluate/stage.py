@@ -43,7 +43,7 @@ def evaluate_recipe(settings: ProjectSettings, ingest: Artifact, subject: Subjec
     """What the report is made from."""
     return Recipe(
         "evaluate",
-        {"ingest": ingest.digest, "tune": subject.tune.digest, "base": subject.base.digest},
+        {"corpus": Corpus(ingest).digest, "tune": subject.tune.digest, "base": subject.base.digest},
         {"evaluate": settings.evaluate.model_dump(), "model": settings.model.model_dump()},
         settings.seed,
     )
@@ -205,7 +205,8 @@ def _describe_data(
     }
     refused = sizes["calibration"] + sizes["test"] - sum(usable)
     sizes["calibration"], sizes["test"] = usable
-    langs = {corpus.documents[example.document_id].lang or "und" for example in corpus.examples}
+    documents = corpus.labelled_documents
+    langs = {documents[example.document_id].lang or "und" for example in corpus.examples}
     return {
         **sizes,
         "test_documents": test_documents,

@@ -1,8 +1,8 @@
 """Which split each example belongs to: pure functions of the examples and the seed.
 
-Texts of equal digest form a group, and a whole group goes to one split, so that no text is both
-learned from and tested on. Within that, each split gets its share of every stratum (language ×
-label).
+Documents whose texts are equal or nearly so form a group, and a whole group goes to one split, so
+that no text is both learned from and tested on. Within that, each split gets its share of every
+stratum (language × label).
 
 A group's rank is a hash of its digest. The test split takes the groups of lowest rank until its
 seats are filled, stratum by stratum; the next ranks go to calibration, then to validation, then to
@@ -10,44 +10,42 @@ training; what fixed sizes leave over is not used. So a group's split depends on
 on where the borders lie, and new rows move groups near a border only. Iterative stratification
 (Sechidis et al. 2011) gives each group to the split in greatest need instead; there, one more row
 shifts every later decision, and what was tested on yesterday is trained on today.
+
+By time, groups stand in the order of their latest publication; test takes the latest ones, then
+come calibration, validation and training. A group that spans a border is one side whole: the side
+of its latest text, so that nothing is trained on that is later than what is tested on.
+
+Two things go before all that: a group with a held-out narrative or data set is for testing, whole,
+and an example with a split of its own keeps it, unless that leaks.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from itertools import product
 from typing import final
 
-from slant.config.settings import SplitShares, SplitSizes
-from slant.errors import InputError
+from slant.config.ingest_settings import SplitShares, SplitSizes
+from slant.errors import InputError, UsageError
+from slant.ingest.members import (
+    Member,
+    held_out_groups,
+    heldout_narratives,
+    own_split,
+    own_splits,
+    rank,
+    strongest_split,
+)
 
-__all__ = ["Member", "assign_splits", "rank"]
+__all__ = ["Member", "assign_splits", "heldout_narratives", "own_split", "rank"]
 
 _TRAIN = "train"
 _HELD_OUT = ("test", "calibration", "validation")  # in the order in which they are filled
 _SHARED = ""  # the pool of all sources without sizes of their own
-
-
-@dataclass(frozen=True)
-class Member:
-    """An example as splitting sees it: the source it came from and its stratum."""
-
-    source: str
-    lang: str
-    label: str
-
-
-def rank(purpose: str, seed: int, digest: str) -> str:
-    """Position of a text in a random order that other texts have no influence on.
-
-    ``purpose`` keeps orders independent: were a source cut to its lowest ranks and then split by
-    the same ranks, all of it would be test examples.
-    """
-    return hashlib.sha256(f"{purpose}\0{seed}\0{digest}".encode()).hexdigest()
 
 
 def assign_splits(
@@ -59,40 +57,138 @@ def assign_splits(
 ) -> dict[str, list[str | None]]:
     """Give every group a split.
 
+    A group with a held-out narrative or data set goes to test, whatever else holds of it; the test
+    split takes that many fewer others. A group in which an example has a split of its own gets
+    that; where they differ, all the rest follow the one that most is measured on (test, then
+    calibration, validation, training), and ``shares.leaks`` says what becomes of those that name
+    another. Such groups count for no share and no size.
+
     Args:
-        groups: By digest, the examples under texts of that digest; none is empty.
-        shares: Shares of the examples of all sources that are not in ``sizes``.
+        groups: By digest, the examples under texts that are equal or nearly so; none is empty.
+        shares: Shares of the examples of all sources that are not in ``sizes``, and how to split.
         sizes: By source, numbers of examples. They are met exactly unless a group is larger than
             what other groups leave; then a split is left short.
         seed: Of the order in which groups are taken.
 
     Returns:
-        By digest, the split of each example, in the order given. None is an example beyond the
-        numbers that ``sizes`` asks for; all others of a group are in the same split.
+        By digest, for each example in the order given: its split, one of SPLITS; None if it is
+        beyond the numbers that ``sizes`` asks for; or else the reason why it leaks and is set
+        aside. Unless ``shares.leaks`` is "keep", all splits of a group are the same.
 
     Raises:
         InputError: There are fewer examples than the sizes add up to, or too few groups to have
             one in each split.
+        UsageError: ``shares`` names a data set that there is not, or asks for a split by time
+            together with sizes.
     """
+    held_out = held_out_groups(groups, shares, seed)
+    splits: dict[str, list[str | None]] = {
+        digest: [*own_splits(members, keep_leaks=shares.leaks == "keep")]
+        for digest, members in groups.items()
+        if digest not in held_out and strongest_split(members)
+    }
+    free = {digest: members for digest, members in groups.items() if digest not in splits}
+    sizes = _needed_sizes(sizes, groups, free)
+    if shares.by == "time":
+        splits |= _split_by_time(free, held_out, shares, sizes, seed)
+    else:
+        splits |= _split_by_rank(free, held_out, shares, sizes, seed)
+    _check_not_empty(groups, splits, sizes, shares)
+    return splits
+
+
+def _needed_sizes(
+    sizes: Mapping[str, SplitSizes],
+    groups: Mapping[str, Sequence[Member]],
+    free: Mapping[str, Sequence[Member]],
+) -> dict[str, SplitSizes]:
+    """The sizes without those of sources whose examples all have splits of their own."""
+    present = {member.source for members in groups.values() for member in members}
+    to_place = {member.source for members in free.values() for member in members}
+    return {
+        source: wanted
+        for source, wanted in sizes.items()
+        if source in to_place or source not in present
+    }
+
+
+def _split_by_time(
+    groups: Mapping[str, Sequence[Member]],
+    held_out: frozenset[str],
+    shares: SplitShares,
+    sizes: Mapping[str, SplitSizes],
+    seed: int,
+) -> dict[str, list[str | None]]:
+    """The latest groups to test, then to calibration and validation, the oldest to training.
+
+    Held-out groups are for testing at any time, groups without a time for training.
+    """
+    if sizes:
+        raise UsageError(
+            f"{next(iter(sizes))}: `sizes` cannot be met in a split by time",
+            hint="Leave `sizes` out, or set ingest.split.by to digest.",
+        )
+    latest = {digest: time for digest, members in groups.items() if (time := _latest(members))}
+    if groups and not latest:
+        raise InputError(
+            "ingest.split.by is time, but no example has a time of publication",
+            hint="Name its column under `columns.published_at`, or set ingest.split.by to digest.",
+        )
+    total = sum(len(members) for members in groups.values())
+    splits = {digest: "test" if digest in held_out else _TRAIN for digest in groups}
+    num_held_out = sum(len(groups[digest]) for digest in held_out)
+    waiting = sorted(
+        latest.keys() - held_out,
+        key=lambda digest: (latest[digest], rank("split", seed, digest)),
+    )
+    for split in _HELD_OUT:
+        share = getattr(shares, split)
+        asked = max(1, round(share * total)) if share else 0
+        free = asked - (num_held_out if split == "test" else 0)
+        # As by rank: a group is taken if that brings the split nearer to its number.
+        while waiting and free > 0:
+            size = len(groups[waiting[-1]])
+            if size >= 2 * free and free < asked:
+                break
+            splits[waiting.pop()] = split
+            free -= size
+    return {digest: [split] * len(groups[digest]) for digest, split in splits.items()}
+
+
+def _latest(members: Sequence[Member]) -> datetime | None:
+    times = [member.published_at for member in members if member.published_at is not None]
+    return max(times, default=None)
+
+
+def _split_by_rank(
+    groups: Mapping[str, Sequence[Member]],
+    held_out: frozenset[str],
+    shares: SplitShares,
+    sizes: Mapping[str, SplitSizes],
+    seed: int,
+) -> dict[str, list[str | None]]:
+    """Groups by rank to the splits that have seats for them; held-out ones to test."""
     pools = _count_pools(groups, sizes)
     seats = _Seats({split: _seats(split, pools, shares, sizes) for split in (*_HELD_OUT, _TRAIN)})
-    waiting = sorted(groups, key=lambda digest: rank("split", seed, digest))
-    splits: dict[str, list[str | None]] = {}
+    ranked = sorted(groups, key=lambda digest: rank("split", seed, digest))
+    strata = {
+        digest: [_stratum(member, sizes) for member in members]
+        for digest, members in groups.items()
+    }
+    splits = {digest: seats.take("test", strata[digest]) for digest in ranked if digest in held_out}
+    waiting = [digest for digest in ranked if digest not in held_out]
     # Training is last: it is large, and would leave nothing to a small split when groups are few.
     for choices, rule in product((_HELD_OUT, (_TRAIN,)), _Rule):
         still_waiting = []
         for digest in waiting:
-            members = [_stratum(member, sizes) for member in groups[digest]]
-            split = seats.find(choices, members, rule)
+            split = seats.find(choices, strata[digest], rule)
             if split is None:
                 still_waiting.append(digest)
             else:
-                splits[digest] = seats.take(split, members)
+                splits[digest] = seats.take(split, strata[digest])
         waiting = still_waiting
     for digest in waiting:  # the rest of the shared pool is training; the rest of others is unused
-        members = [_stratum(member, sizes) for member in groups[digest]]
-        splits[digest] = seats.take(_TRAIN, members)
-    _check_not_empty(groups, splits, sizes, shares)
+        splits[digest] = seats.take(_TRAIN, strata[digest])
     return splits
 
 

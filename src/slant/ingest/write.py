@@ -1,152 +1,208 @@
-"""Placed examples and documents to the files of the artifact."""
+"""What stands, to the files of the artifact."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from slant.ingest.collect import Candidate, DocumentFilter, Ledger, Reading, read_source
-from slant.ingest.sources import Source
-from slant.labels import LabelSet
+from slant.ingest.candidates import LabelledPair
+from slant.ingest.clusters import Clusters
+from slant.ingest.ledger import Fate, Ledger, Place
+from slant.ingest.parts import FileParts
+from slant.progress import Progress
 from slant.records import (
-    SPLITS,
     Document,
     Example,
+    Judgement,
     Narrative,
     Rejected,
+    parquet_schema,
     write_jsonl,
     write_parquet,
 )
 
-__all__ = ["SCHEMA", "UNDETERMINED", "Placed", "write_records"]
+__all__ = ["PlacedPair", "RejectedRow", "write_documents", "write_examples", "write_rejected"]
 
-SCHEMA = "slant.ingest/1"
-"""Form of ``ingest.json``."""
-UNDETERMINED = "und"
-"""The language of documents without one, in counts (BCP 47)."""
 
-_LISTED_REASONS = 50
+@dataclass(frozen=True, slots=True)
+class PlacedPair:
+    """A pair and its split."""
+
+    pair: LabelledPair
+    split: str
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An example and its split; None: it is not used."""
+class RejectedRow:
+    """A row that was set aside, and the start of what it holds, for the report."""
 
-    candidate: Candidate
-    split: str | None
+    record: Rejected
+    kind: str
+    start: str
 
 
-def write_records(
-    folder: Path,
-    placed: Sequence[Placed],
-    unlabelled: Sequence[Source],
-    reading: Reading,
-    ledger: Ledger,
-) -> dict[str, Any]:
-    """Write all records into ``folder``; the sources of unlabelled documents are read meanwhile.
-
-    Returns:
-        The content of ``ingest.json``.
-
-    Raises:
-        UsageError: A mapped column of an unlabelled source does not exist.
-        InputError: A file of an unlabelled source is empty or damaged, or all its rows are bad.
-    """
-    for one in placed:
-        if one.split is None:
-            one.candidate.count.unused += 1
-        else:
-            one.candidate.count.kept += 1
-    # A document whose examples are all unused would pass for an unlabelled one: it stays out.
-    labelled = _distinct_documents(placed)
-    num_documents = write_parquet(
-        folder / "documents.parquet",
-        Document,
-        _all_documents(labelled, unlabelled, reading, ledger),
-    )
-    narratives = _distinct_narratives(placed)
+def write_examples(folder: Path, placed: Sequence[PlacedPair]) -> int:
+    """Write examples, narratives and judgements; returns the number of narratives."""
+    write_parquet(folder / "examples.parquet", Example, map(_example, placed))
+    write_parquet(folder / "judgements.parquet", Judgement, _judgements(placed))
+    texts = dict.fromkeys(one.pair.first.narrative for one in placed)
+    narratives = [Narrative(_narrative_id(text), text) for text in texts if text is not None]
     write_jsonl(folder / "narratives.jsonl", narratives)
-    write_parquet(folder / "examples.parquet", Example, _examples(placed))
-    write_parquet(folder / "rejected.parquet", Rejected, ledger.rejected)
-    documents = {"labelled": len(labelled), "unlabelled": num_documents - len(labelled)}
-    return {
-        "schema": SCHEMA,
-        "sources": ledger.files_as_json(),
-        "documents": documents,
-        "examples": _count_examples(placed, reading.labels),
-        "narratives": len(narratives),
-        "duplicates": dict(sorted(ledger.duplicates.items())),
-        "unused": sum(count.unused for count in ledger.files),
-        "reasons": _listed(ledger.reasons),
-        "notes": dict(sorted(ledger.notes.items())),
-    }
-
-
-def _all_documents(
-    labelled: Sequence[Document], unlabelled: Iterable[Source], reading: Reading, ledger: Ledger
-) -> Iterator[Document]:
-    yield from labelled
-    documents = DocumentFilter(labelled, reading.seed, ledger)
-    for source in unlabelled:
-        yield from documents.passing(source, read_source(source, "documents", reading, ledger))
-
-
-def _distinct_documents(placed: Iterable[Placed]) -> list[Document]:
-    """The documents with an example in a split, each id once, in order."""
-    documents: dict[str, Document] = {}
-    for one in placed:
-        if one.split is not None:
-            documents.setdefault(one.candidate.document.id, one.candidate.document)
-    return list(documents.values())
-
-
-def _distinct_narratives(placed: Iterable[Placed]) -> list[Narrative]:
-    texts = dict.fromkeys(one.candidate.narrative for one in placed if one.split is not None)
-    return [Narrative(_narrative_id(text), text) for text in texts if text is not None]
+    return len(narratives)
 
 
 def _narrative_id(text: str) -> str:
     return f"n-{sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _examples(placed: Iterable[Placed]) -> Iterator[Example]:
-    for one in placed:
-        if one.split is None:
-            continue
-        candidate = one.candidate
-        yield Example(
-            document_id=candidate.document.id,
-            narrative_id=_narrative_id(candidate.narrative) if candidate.narrative else None,
-            label=candidate.label,
-            split=one.split,
-            dataset=candidate.source.dataset,
-            file=candidate.count.file,
-            row=candidate.row,
-        )
-
-
-def _count_examples(
-    placed: Iterable[Placed], labels: LabelSet
-) -> dict[str, dict[str, dict[str, int]]]:
-    """Examples by split, language and label, zeros included."""
-    counts = Counter(
-        (one.split, one.candidate.document.lang or UNDETERMINED, one.candidate.label)
-        for one in placed
-        if one.split is not None
+def _example(one: PlacedPair) -> Example:
+    first, verdict = one.pair.first, one.pair.verdict
+    return Example(
+        document_id=first.id,
+        narrative_id=_narrative_id(first.narrative) if first.narrative else None,
+        label=one.pair.label,
+        split=one.split,
+        dataset=first.source.dataset,
+        file=first.file,
+        row=first.row,
+        num_judgements=verdict.num_judgements,
+        shares=verdict.shares if verdict.num_judgements > 1 else None,
     )
-    langs = sorted({lang for _, lang, _ in counts})
-    return {
-        split: {lang: {label: counts[split, lang, label] for label in labels} for lang in langs}
-        for split in SPLITS
+
+
+def _judgements(placed: Iterable[PlacedPair]) -> Iterator[Judgement]:
+    for one in placed:
+        first = one.pair.first
+        for row in one.pair.judgements:
+            if row.annotator is not None:
+                yield Judgement(
+                    document_id=first.id,
+                    narrative_id=_narrative_id(first.narrative) if first.narrative else None,
+                    annotator=row.annotator,
+                    label=row.label,
+                    dataset=row.source.dataset,
+                    file=row.file,
+                    row=row.row,
+                )
+
+
+# --- documents ----------------------------------------------------------------------------------
+
+# What the report wants to know besides the document itself.
+_REPORTED = ("lang_given", "changes")
+
+
+def write_documents(
+    path: Path,
+    files: Sequence[FileParts],
+    placed: Sequence[PlacedPair],
+    clusters: Clusters,
+    progress: Progress,
+) -> Iterator[tuple[str, Any]]:
+    """Write the documents: labelled ones in source order, then unlabelled ones.
+
+    Yields:
+        The data set and an Arrow table of each batch as it is written: the columns of Document,
+        and ``lang_given`` and ``changes``.
+    """
+    import pyarrow.parquet as pq
+
+    labelled = _distinct_places(placed)
+    unlabelled = clusters.unlabelled
+    schema = parquet_schema(Document)
+    with (
+        pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer,
+        progress.task("write documents", len(labelled) + len(unlabelled), "documents") as task,
+    ):
+        for places in (iter(labelled), unlabelled.places()):
+            for file, batch in _batches(files, places, clusters.of_labelled):
+                writer.write_table(batch.select(schema.names).cast(schema))
+                task.advance(len(batch))
+                yield files[file].source.dataset, batch
+
+
+def _distinct_places(placed: Iterable[PlacedPair]) -> list[Place]:
+    """Where the text of each labelled document stands first."""
+    places: dict[str, Place] = {}
+    for one in placed:
+        places.setdefault(one.pair.first.id, one.pair.first.place)
+    return sorted(places.values())
+
+
+def _batches(
+    files: Sequence[FileParts], places: Iterable[Place], clusters: dict[bytes, bytes]
+) -> Iterator[tuple[int, Any]]:
+    """The rows at ``places``, which are sorted, a part at a time, as documents."""
+    part: tuple[int, int] | None = None
+    rows: list[int] = []
+    for file, number, row in places:
+        if part is not None and (file, number) != part:
+            yield part[0], _documents(files[part[0]].paths[part[1]], rows, clusters)
+            rows = []
+        part = (file, number)
+        rows.append(row)
+    if part is not None:
+        yield part[0], _documents(files[part[0]].paths[part[1]], rows, clusters)
+
+
+def _documents(path: Path, rows: list[int], clusters: dict[bytes, bytes]) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = parquet_schema(Document)
+    stored = [name for name in schema.names if name != "cluster"]
+    table = pq.read_table(path, columns=[*stored, *_REPORTED]).take(pa.array(rows))
+    digests = table.column("digest").to_pylist()
+    hexadecimal = {
+        "digest": [digest.hex() for digest in digests],
+        "raw_digest": [digest.hex() for digest in table.column("raw_digest").to_pylist()],
+        "cluster": [clusters.get(digest, digest).hex() for digest in digests],
     }
+    columns = {
+        name: pa.array(hexadecimal[name], pa.string())
+        if name in hexadecimal
+        else table.column(name)
+        for name in (*schema.names, *_REPORTED)
+    }
+    return pa.table(columns)
 
 
-def _listed(reasons: Counter[str]) -> dict[str, int]:
-    """Reasons by number; a wrong column can give one per row, so the rare ones are added up."""
-    listed = dict(reasons.most_common(_LISTED_REASONS))
-    others = reasons.total() - sum(listed.values())
-    return listed | ({"(other reasons)": others} if others else {})
+# --- rejected rows ------------------------------------------------------------------------------
+
+
+def write_rejected(
+    folder: Path, files: Sequence[FileParts], ledger: Ledger
+) -> Iterator[RejectedRow]:
+    """Write the rows that were set aside, in the order of the files; yields them as written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = parquet_schema(Rejected)
+    fates = ledger.by_part()
+    with pq.ParquetWriter(
+        folder / "rejected.parquet", schema, compression="zstd", write_page_checksum=True
+    ) as writer:
+        for number, parts in enumerate(files):
+            for part, path in enumerate(parts.paths):
+                rejected = list(_rejected(parts.file.name, path, fates.get((number, part), {})))
+                if rejected:
+                    rows = [vars(one.record) for one in rejected]
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                yield from rejected
+
+
+def _rejected(name: str, path: Path, fates: dict[int, Fate]) -> Iterator[RejectedRow]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["row", "row_digest", "reason", "kind", "start"])
+    if not fates and table.column("reason").null_count == len(table):
+        return
+    for index, row in enumerate(table.to_pylist()):
+        fate = fates.get(index)
+        reason, kind = (fate.reason, fate.kind) if fate else (row["reason"], row["kind"])
+        if reason is not None:
+            record = Rejected(name, row["row"], reason, row["row_digest"].hex())
+            yield RejectedRow(record, kind, row["start"] or "")

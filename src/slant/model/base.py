@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from slant.artifacts import digest_file, digest_json
-from slant.errors import ModelError, UsageError, did_you_mean
+from slant.errors import ModelError, SlantError, UsageError, did_you_mean
 from slant.model.embedded import EMBEDDED, prepare_embedded
 from slant.progress import Progress
 
@@ -30,6 +30,7 @@ __all__ = [
     "TOKENIZER_FILES",
     "BaseModel",
     "computes_bfloat16",
+    "find_tokenizer",
     "load_causal_lm",
     "load_tokenizer",
     "pick_device",
@@ -48,6 +49,7 @@ TOKENIZER_FILES = (
 )
 
 
+_MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model")
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -92,7 +94,7 @@ def resolve_base(name: str, *, revision: str | None, start: Path, progress: Prog
     return BaseModel(name, folder, digest_json({file.name: digest_file(file) for file in files}))
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, files: Sequence[str] = _MODEL_FILES) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -108,7 +110,7 @@ def _download(name: str, revision: str | None) -> Path:
         folder = snapshot_download(
             name,
             revision=revision,
-            allow_patterns=["*.safetensors", "*.json", "tokenizer.model"],
+            allow_patterns=list(files),
             ignore_patterns=["*/*", "consolidated*"],
         )
         return Path(folder)
@@ -134,6 +136,27 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def find_tokenizer(
+    name: str, *, revision: str | None, start: Path, progress: Progress
+) -> Tokenizer | None:
+    """The tokenizer of a base model, without its weights where they would have to be downloaded.
+
+    Args:
+        name: as ``resolve_base`` takes it, and likewise the rest.
+
+    Returns:
+        None where it is not to be had, for whatever reason: ``resolve_base`` says why.
+    """
+    try:
+        if name in EMBEDDED:
+            return load_tokenizer(prepare_embedded(name, progress))
+        if (start / name).is_dir():
+            return load_tokenizer(start / name)
+        return load_tokenizer(_download(name, revision, ["tokenizer.json"]))
+    except SlantError:
+        return None
 
 
 def load_causal_lm(

@@ -83,6 +83,21 @@ class ShardFile:
         """The name of the digest that is quickest to check; empty when there is none."""
         return tuple(name for name in _HASHES if name in self.hashes)[:1]
 
+    def check(self, content: bytes | memoryview, hashes: Iterable[str]) -> None:
+        """Raise ShardError where the size, or a digest named in ``hashes``, is another."""
+        self.check_size(len(content))
+        for name in hashes:
+            actual, expected = digest(name, content), self.hashes[name]
+            if actual != expected:
+                raise ShardError(
+                    f"{name} of {self.basename} is {actual}, the index says {expected}"
+                )
+
+    def check_size(self, num_bytes: int) -> None:
+        """Raise ShardError where a file of ``num_bytes`` cannot be this one."""
+        if num_bytes != self.num_bytes:
+            raise ShardError(f"has {num_bytes} bytes, the index says {self.num_bytes}")
+
 
 @final
 @dataclass(frozen=True)

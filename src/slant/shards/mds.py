@@ -95,6 +95,10 @@ class Column:
     encoding: str
     codec: Codec
 
+    def __reduce__(self) -> tuple[Callable[[str, str], Column], tuple[str, str]]:
+        # The functions of a codec cannot be pickled; its encoding says which they are.
+        return _column, (self.name, self.encoding)
+
 
 @final
 @dataclass(frozen=True)
@@ -260,7 +264,11 @@ def parse_columns(columns: Mapping[str, str]) -> tuple[Column, ...]:
         raise ShardError("a shard needs at least one column")
     if "" in columns:
         raise ShardError("a column has an empty name")
-    return tuple(Column(name, columns[name], codec(columns[name])) for name in sorted(columns))
+    return tuple(_column(name, columns[name]) for name in sorted(columns))
+
+
+def _column(name: str, encoding: str) -> Column:
+    return Column(name, encoding, codec(encoding))
 
 
 def encode_sample(columns: Sequence[Column], sample: Mapping[str, Any]) -> bytes:

@@ -1,9 +1,10 @@
-"""Reads a folder of MDS shards: any sample by its number, and every checksum on request."""
+"""Reads MDS shards from a folder or a URL: any sample by its number, all checksums on request."""
 
 from __future__ import annotations
 
-import mmap
+import hashlib
 import operator
+import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -23,10 +24,10 @@ from slant.shards.index import (
     ShardEntry,
     ShardFile,
     decompress,
-    digest,
     parse_index,
 )
 from slant.shards.mds import decode_sample, read_layout
+from slant.shards.store import DEFAULT_CACHE_DISK_BYTES, open_store
 
 __all__ = ["DEFAULT_CACHE_BYTES", "ShardReader"]
 
@@ -40,12 +41,11 @@ _REPAIR_HINT = "Copy the file again from where it came, or write the shards anew
 @final
 @dataclass(frozen=True)
 class _Shard:
-    """A shard ready for reading; ``held_bytes`` is what it takes from the cache."""
+    """A shard ready for reading: what it holds in memory, or in a memory map."""
 
-    path: Path
+    place: str
     data: bytes | memoryview
     offsets: npt.NDArray[np.int64]
-    held_bytes: int
 
 
 @final
@@ -57,35 +57,64 @@ class ShardReader:
     Reading at random from compressed shards larger than the cache decompresses a shard for nearly
     every sample: give such a reader a larger cache, or write the shards without compression.
 
-    Safe to use from several threads.
+    Shards at a URL are downloaded when first needed, checked, and kept on the disk for this and
+    other processes; what was damaged or removed there is downloaded again.
+
+    Safe to use from several threads; it can be pickled, and used after a fork (the workers of a
+    ``DataLoader``): each process has its own memory, and all share the cache on the disk.
 
     Args:
-        folder: holds ``index.json`` and the files it names.
+        folder: a path or URL that holds ``index.json`` and the files it names.
         check_on_read: check size and quickest hash of a shard file when it is first read.
-            ``verify`` checks all hashes of all files.
+            ``verify`` checks all hashes of all files. Downloads are always checked.
         cache_bytes: decompressed bytes to hold at most; one shard is always held.
+        cache_folder: where shards from a URL are kept (default: ``$SLANT_CACHE/shards``).
+        cache_disk_bytes: bytes that ``cache_folder`` may take, all URLs and processes together;
+            shards being read stay, whatever they take.
 
     Raises:
         ShardError: the folder has no index (its writer did not finish), or the index is damaged
             or names files outside the folder.
+        UsageError: the URL holds credentials, or its protocol is not known.
+        InputError: the storage does not answer, or refuses.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         *,
         check_on_read: bool = True,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        cache_folder: Path | None = None,
+        cache_disk_bytes: int = DEFAULT_CACHE_DISK_BYTES,
     ) -> None:
         self.folder = folder
-        self._entries = _read_index(folder / INDEX_BASENAME)
+        self._store = open_store(
+            folder, cache_folder=cache_folder, cache_disk_bytes=cache_disk_bytes
+        )
+        index = self._store.read_index()
+        self.index_digest = hashlib.sha256(index).hexdigest()
+        self._entries = _parse(index, self._store.place(INDEX_BASENAME))
         # The number of the first sample of each shard, and after them the number of samples.
         self._starts = list(accumulate((e.num_samples for e in self._entries), initial=0))
         self._check_on_read = check_on_read
         self._cache_bytes = cache_bytes
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Hold nothing yet: neither shards nor a lock that another process may have held."""
         self._cache: OrderedDict[int, _Shard] = OrderedDict()
         self._checked: set[int] = set()
         self._lock = Lock()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_cache", "_checked", "_lock", "_process")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_afresh()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -112,7 +141,7 @@ class ShardReader:
             return decode_sample(self._entries[shard_number].columns, data)
         except ShardError as error:
             raise ShardError(
-                f"{shard.path}: sample {place}: {error.message}", hint=_REPAIR_HINT
+                f"{shard.place}: sample {place}: {error.message}", hint=_REPAIR_HINT
             ) from error
 
     def verify(self, progress: Progress | None = None) -> None:
@@ -130,7 +159,7 @@ class ShardReader:
         ) as task:
             for entry in self._entries:
                 try:
-                    self._read_shard(entry, entry.hashes)
+                    self._read_shard(entry, entry.hashes, verifies=True)
                 except ShardError as error:
                     problems.append(error.message)
                 task.advance()
@@ -139,47 +168,70 @@ class ShardReader:
 
     def _shard(self, shard_number: int) -> _Shard:
         """A shard from the cache, or from the disk into the cache."""
+        if self._process != os.getpid():
+            self._start_afresh()
         # Held while reading too: two threads in want of one shard should not both decompress it.
         with self._lock:
             if shard_number in self._cache:
                 self._cache.move_to_end(shard_number)
                 return self._cache[shard_number]
             entry = self._entries[shard_number]
+            while self._cache and not self._has_room_for(entry):
+                self._cache.popitem(last=False)
             is_first = self._check_on_read and shard_number not in self._checked
             shard = self._read_shard(entry, entry.raw.fastest_hash() if is_first else ())
             self._checked.add(shard_number)
             self._cache[shard_number] = shard
-            while len(self._cache) > 1 and self._is_cache_over_its_bounds():
-                self._cache.popitem(last=False)
             return shard
 
-    def _is_cache_over_its_bounds(self) -> bool:
-        held_bytes = sum(shard.held_bytes for shard in self._cache.values())
-        return held_bytes > self._cache_bytes or len(self._cache) > _MAX_OPEN_SHARDS
+    def _has_room_for(self, entry: ShardEntry) -> bool:
+        held_bytes = mapped_bytes = 0
+        for shard in self._cache.values():
+            if isinstance(shard.data, bytes):
+                held_bytes += len(shard.data)
+            else:
+                mapped_bytes += len(shard.data)
+        if entry.zipped is not None:
+            held_bytes += entry.raw.num_bytes
+        else:
+            mapped_bytes += entry.raw.num_bytes
+        limit = self._store.mapped_limit_bytes
+        return (
+            held_bytes <= self._cache_bytes
+            and (limit is None or mapped_bytes <= limit)
+            and len(self._cache) < _MAX_OPEN_SHARDS
+        )
 
-    def _read_shard(self, entry: ShardEntry, hashes: Iterable[str]) -> _Shard:
+    def _read_shard(
+        self, entry: ShardEntry, hashes: Iterable[str], *, verifies: bool = False
+    ) -> _Shard:
         """Read and check one shard.
 
-        ``hashes`` names the digests to check, of the file as it is stored and, for a compressed
-        one whose digests are all to be checked, of its content.
+        Args:
+            entry: the shard.
+            hashes: digests to check, of the file as it is stored.
+            verifies: check them of the content of a compressed file too, and look at what is
+                stored and not at a copy.
         """
-        path, file = self._stored_file(entry)
+        file = self._stored_file(entry)
+        place = self._store.place(file.basename)
         try:
-            stored = _read_file(path, file.num_bytes, mapped=file is entry.raw)
-            _check_hashes(stored, file, hashes)
+            if verifies:
+                stored = self._store.read_once(file, hashes)
+            else:
+                stored = self._store.read(file, hashes, mapped=file is entry.raw)
             data = stored
             if file is entry.zipped:
                 data = decompress(stored, entry.raw.num_bytes)
-                if tuple(hashes) == entry.hashes:
-                    _check_hashes(data, entry.raw, hashes)
+                if verifies:
+                    entry.raw.check(data, hashes)
             layout = read_layout(data)
             _check_against_index(layout.config, len(layout.offsets) - 1, entry)
         except ShardError as error:
-            raise ShardError(f"{path}: {error.message}", hint=_REPAIR_HINT) from error
-        held_bytes = len(data) if isinstance(data, bytes) else 0
-        return _Shard(path, data, layout.offsets, held_bytes)
+            raise ShardError(f"{place}: {error.message}", hint=_REPAIR_HINT) from error
+        return _Shard(place, data, layout.offsets)
 
-    def _stored_file(self, entry: ShardEntry) -> tuple[Path, ShardFile]:
+    def _stored_file(self, entry: ShardEntry) -> ShardFile:
         """The file that holds a shard.
 
         The reference library may decompress a shard in place and remove the compressed file, so
@@ -187,46 +239,16 @@ class ShardReader:
         """
         files = [file for file in (entry.zipped, entry.raw) if file is not None]
         for file in files:
-            path = self.folder / file.basename
-            if path.is_file():
-                return path, file
-        raise ShardError(f"{self.folder / files[0].basename}: is missing", hint=_REPAIR_HINT)
+            if self._store.has(file.basename):
+                return file
+        raise ShardError(f"{self._store.place(files[0].basename)}: is missing", hint=_REPAIR_HINT)
 
 
-def _read_index(path: Path) -> list[ShardEntry]:
+def _parse(index: bytes, place: str) -> list[ShardEntry]:
     try:
-        return parse_index(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ShardError(
-            f"{path.parent} holds no complete shards: it has no {path.name}",
-            hint="A writer that was stopped leaves none; run the command that writes it again.",
-        ) from error
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return parse_index(index)
     except ShardError as error:
-        raise ShardError(f"{path}: {error.message}", hint=error.hint or _REPAIR_HINT) from error
-
-
-def _read_file(path: Path, num_bytes: int, *, mapped: bool) -> bytes | memoryview:
-    """The content of a file, or a memory map of it, after checking its size."""
-    try:
-        with path.open("rb") as file:
-            actual_bytes = file.seek(0, 2)
-            if actual_bytes != num_bytes:
-                raise ShardError(f"has {actual_bytes} bytes, the index says {num_bytes}")
-            if mapped and num_bytes:  # an empty file cannot be mapped
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            file.seek(0)
-            return file.read()
-    except OSError as error:
-        raise ShardError(f"cannot be read: {error.strerror or error}") from error
-
-
-def _check_hashes(data: bytes | memoryview, file: ShardFile, hashes: Iterable[str]) -> None:
-    for name in hashes:
-        actual, expected = digest(name, data), file.hashes[name]
-        if actual != expected:
-            raise ShardError(f"{name} of {file.basename} is {actual}, the index says {expected}")
+        raise ShardError(f"{place}: {error.message}", hint=error.hint or _REPAIR_HINT) from error
 
 
 def _check_against_index(config: dict[str, Any], num_samples: int, entry: ShardEntry) -> None:

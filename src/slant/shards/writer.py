@@ -1,15 +1,16 @@
-"""Writes samples to a folder of MDS shards: whole shards only, and the index last."""
+"""Writes samples as MDS shards to a folder or a URL: whole shards only, and the index last."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from slant.artifacts import storage_errors, sync_folder, write_atomically
+from slant.artifacts import storage_errors, write_atomically
 from slant.errors import ShardError
 from slant.shards.index import (
     INDEX_BASENAME,
@@ -20,6 +21,7 @@ from slant.shards.index import (
     format_index,
     is_compression,
     is_hash,
+    parse_index,
     shard_config,
 )
 from slant.shards.mds import (
@@ -30,8 +32,9 @@ from slant.shards.mds import (
     parse_columns,
     shard_overhead_bytes,
 )
+from slant.shards.store import open_store
 
-__all__ = ["DEFAULT_SIZE_LIMIT_BYTES", "ShardWriter"]
+__all__ = ["DEFAULT_SIZE_LIMIT_BYTES", "Mark", "ShardWriter"]
 
 DEFAULT_SIZE_LIMIT_BYTES = 64 * 1024**2
 
@@ -40,16 +43,29 @@ _OWN_FILE = re.compile(r"shard\.\d{5,}\.mds(\.zstd)?(\.tmp)?|index\.json(\.tmp)?
 
 
 @final
+@dataclass(frozen=True)
+class Mark:
+    """A place in the samples of a writer, and what its caller wanted to know of it."""
+
+    num_samples: int
+    note: Mapping[str, Any]
+
+
+@final
 class ShardWriter:
     """Writes samples, in the order given, to MDS shards (index version 2).
 
-    Used as a context manager. A shard is written under a temporary name, synced and renamed;
+    Used as a context manager. A shard appears as a whole: in a folder it is written under a
+    temporary name, synced and renamed; to a URL it is sent until the storage has all of it.
     ``index.json`` follows when the block ends without an exception, so a folder with an index is
-    complete. A killed or failed writer leaves a folder without an index, and the next one starts
-    it afresh. Equal samples and settings give equal bytes.
+    complete. Equal samples and settings give equal bytes.
+
+    A killed or failed writer leaves a folder without an index. The next one starts it afresh, or,
+    with a ``journal``, goes on after the last complete shard: ``num_samples`` then says how many
+    samples are there already, and ``resumed`` is the last ``mark`` before them.
 
     Args:
-        folder: created with its parents where missing.
+        folder: a path, created with its parents where missing, or a URL.
         columns: column name → encoding (see ``mds.codec``).
         compression: ``zstd``, ``zstd:<level 1–22>``, or None for shards that readers map into
             memory and read at random without decompressing.
@@ -57,20 +73,23 @@ class ShardWriter:
             sample that is larger alone gets a shard of its own.
         hashes: digests kept for every file (``xxh64``, ``sha1``, ``sha256``, …).
         overwrite: whether a folder that already holds an index may be replaced.
+        journal: a local file that lists the complete shards; it stays when the writer is done.
 
     Raises:
         ShardError: a setting is not supported, or the folder already holds an index.
+        UsageError: the URL holds credentials.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         columns: Mapping[str, str],
         *,
         compression: str | None = "zstd",
         size_limit_bytes: int = DEFAULT_SIZE_LIMIT_BYTES,
         hashes: Sequence[str] = ("sha1", "xxh64"),
         overwrite: bool = False,
+        journal: Path | None = None,
     ) -> None:
         if compression is not None and not is_compression(compression):
             raise ShardError(
@@ -85,6 +104,10 @@ class ShardWriter:
             raise ShardError(f"hashes {unknown} are not known")
         self.folder = folder
         self.num_samples = 0
+        self.resumed: Mark | None = None
+        self._store = open_store(folder)
+        self._journal = journal
+        self._last_mark = Mark(0, {})
         self._columns = parse_columns(columns)
         self._compression = compression
         self._size_limit_bytes = size_limit_bytes
@@ -102,21 +125,21 @@ class ShardWriter:
         Raises:
             ShardError: it already holds an index and ``overwrite`` is off.
             StorageError: it cannot be created or cleared.
+            InputError: the storage does not answer, or refuses.
         """
-        index = self.folder / INDEX_BASENAME
-        with storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if index.exists() and not self._overwrite:
+        present = self._store.prepare()
+        if INDEX_BASENAME in present:
+            if not self._overwrite:
                 raise ShardError(
                     f"{self.folder} already holds complete shards ({INDEX_BASENAME})",
                     hint="Write to another folder, or allow it to be overwritten.",
                 )
             # The index goes first, and for good: what is left must not look complete.
-            index.unlink(missing_ok=True)
-            sync_folder(self.folder)
-            for path in list(self.folder.iterdir()):
-                if _OWN_FILE.fullmatch(path.name):
-                    path.unlink()
+            self._store.remove([INDEX_BASENAME])
+        self._resume(present)
+        kept = {(entry.zipped or entry.raw).basename for entry in self._entries}
+        own = (name for name in present - kept if _OWN_FILE.fullmatch(name))
+        self._store.remove(sorted(own))
         self._is_open = True
         return self
 
@@ -137,7 +160,7 @@ class ShardWriter:
         if self._samples:
             self._flush()
         # The shards and their names are on the disk by now, as the index promises.
-        write_atomically(self.folder / INDEX_BASENAME, format_index(self._entries))
+        self._store.write(INDEX_BASENAME, format_index(self._entries))
 
     def write(self, sample: Mapping[str, Any]) -> None:
         """Add one sample.
@@ -162,6 +185,14 @@ class ShardWriter:
         self._shard_bytes += num_bytes
         self.num_samples += 1
 
+    def mark(self, note: Mapping[str, Any]) -> None:
+        """Remember, beside the samples written so far, what the caller needs to go on from here.
+
+        Args:
+            note: JSON values; comes back as ``resumed.note``.
+        """
+        self._last_mark = Mark(self.num_samples, dict(note))
+
     def _start_shard(self) -> None:
         self._samples: list[bytes] = []
         self._shard_bytes = shard_overhead_bytes(self._config)
@@ -172,11 +203,11 @@ class ShardWriter:
         raw = self._describe(f"shard.{len(self._entries):05}.mds", raw_bytes)
         zipped = None
         if self._compression is None:
-            write_atomically(self.folder / raw.basename, raw_bytes)
+            self._store.write(raw.basename, raw_bytes)
         else:
             zipped_bytes = compress(self._compression, raw_bytes)
             zipped = self._describe(f"{raw.basename}.zstd", zipped_bytes)
-            write_atomically(self.folder / zipped.basename, zipped_bytes)
+            self._store.write(zipped.basename, zipped_bytes)
         entry = ShardEntry(
             columns=self._columns,
             compression=self._compression,
@@ -186,8 +217,38 @@ class ShardWriter:
             raw=raw,
             zipped=zipped,
         )
+        self._save_journal([*self._entries, entry])
         self._entries.append(entry)
         self._start_shard()
+
+    def _save_journal(self, entries: Sequence[ShardEntry]) -> None:
+        if self._journal is None:
+            return
+        mark = {"num_samples": self._last_mark.num_samples, "note": self._last_mark.note}
+        index = json.loads(format_index(entries))
+        with storage_errors(self._journal):
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._journal, json.dumps({"index": index, "mark": mark}))
+
+    def _resume(self, present: set[str]) -> None:
+        """Take over the shards of the journal, if they are all there and were written like ours."""
+        if self._journal is None or not self._journal.exists():
+            return
+        try:
+            journal = json.loads(self._journal.read_bytes())
+            entries = parse_index(json.dumps(journal["index"]).encode())
+            mark = Mark(int(journal["mark"]["num_samples"]), dict(journal["mark"]["note"]))
+        except (OSError, ValueError, LookupError, TypeError, ShardError):
+            return  # it only saves time
+        fits = all(
+            (entry.zipped or entry.raw).basename in present
+            and json.dumps(entry.config(), sort_keys=True).encode() == self._config
+            for entry in entries
+        )
+        if fits:
+            self._entries = entries
+            self._last_mark = self.resumed = mark
+            self.num_samples = sum(entry.num_samples for entry in entries)
 
     def _describe(self, basename: str, data: bytes) -> ShardFile:
         return ShardFile(basename, len(data), {name: digest(name, data) for name in self._hashes})

@@ -30,11 +30,12 @@ from slant.model.base import (
     resolve_dtype,
 )
 from slant.progress import Progress
-from slant.shards.order import epoch_order
+from slant.shards.order import mixed_order
 from slant.shards.pack import positions
 from slant.shards.reader import ShardReader
 from slant.train.loop import TrainingPlan, autocast, to_device, train
 from slant.train.objective import AdaptBatch, AdaptObjective
+from slant.train.streams import open_shards
 
 __all__ = ["adapt_recipe", "run_adapt"]
 
@@ -73,8 +74,14 @@ def run_adapt(
     if section is None:
         raise InputError("adapt is null in the configuration: there is nothing to do")
     langs = sorted(shards.facts.get("adapt", {}))
-    rows = {lang: ShardReader(shards.path / "adapt" / "train" / lang) for lang in langs}
-    heldout = {lang: ShardReader(shards.path / "adapt" / "heldout" / lang) for lang in langs}
+    cache_bytes = settings.shard.cache_bytes
+    rows, heldout = (
+        {
+            lang: open_shards(shards, f"adapt/{part}/{lang}", cache_disk_bytes=cache_bytes)
+            for lang in langs
+        }
+        for part in ("train", "heldout")
+    )
     if not any(len(reader) for reader in rows.values()):
         raise InputError(
             "there is no document to adapt to",
@@ -111,10 +118,12 @@ def run_adapt(
 
 
 class _Schedule:
-    """Which packed rows make up which step: epochs of all languages, shuffled together."""
+    """Which packed rows make up which step: epochs of all languages, mixed and shuffled."""
 
     def __init__(self, readers: Sequence[ShardReader], section: AdaptSettings, seed: int) -> None:
         self._rows = [(reader, i) for reader in readers for i in range(len(reader))]
+        self._streams = np.repeat(np.arange(len(readers)), [len(reader) for reader in readers])
+        self._temperature = section.language_temperature
         self._seed = seed
         self._orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
         sizes = [len(reader[i]["tokens"]) for reader, i in self._rows]
@@ -126,7 +135,8 @@ class _Schedule:
 
     def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         if epoch not in self._orders:
-            self._orders = {epoch: epoch_order(len(self._rows), self._seed, epoch)}
+            order = mixed_order(self._streams, self._temperature, self._seed, epoch)
+            self._orders = {epoch: order}
         return self._orders[epoch]
 
     def batches(self, step: int) -> Iterator[AdaptBatch]:

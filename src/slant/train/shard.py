@@ -5,34 +5,41 @@ It writes
     adapt/train/LANG/             packed rows: tokens, lengths of the documents in them
     adapt/heldout/LANG/           the same of documents kept aside, to measure perplexity on
     tune/train/, tune/validation/ encoded prompts with their label
+
+With ``shard.to`` the streams lie there, in a folder named by the recipe's key, so that one version
+never mixes with another; the artifact then says where (``shards.json``, see ``streams``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from slant.artifacts import Artifact, Recipe, build, load
+from slant.config.load import expand_variables
 from slant.config.settings import ProjectSettings
-from slant.corpus import Corpus, LabelledDocument
-from slant.errors import InputError, TaskError
+from slant.corpus import Corpus, DocumentRows, LabelledDocument
+from slant.errors import InputError, ShardError, TaskError
 from slant.labels import LabelSet
 from slant.model.base import BaseModel, load_tokenizer
 from slant.progress import Progress
-from slant.records import Document
 from slant.shards.pack import pack_documents
-from slant.shards.writer import ShardWriter
+from slant.storage import check_url, is_url, join_url
 from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
 from slant.task.template import Template
-from slant.task.verbalizer import encode_text, find_bos
+from slant.task.verbalizer import find_bos
+from slant.train.streams import Chunk, Stream, StreamWriter, open_shards, stream_names
 
-__all__ = ["run_shard", "shard_recipe"]
+__all__ = ["run_shard", "shard_recipe", "verify_shards"]
 
 ADAPT_COLUMNS = {"tokens": "ndarray:int32", "lengths": "ndarray:int32"}
 TUNE_COLUMNS = {
@@ -42,16 +49,20 @@ TUNE_COLUMNS = {
     "lang": "str",
     "narrative_id": "str",
 }
-_ENCODE_CHUNK = 512
+_TUNE_CHUNK = 512
+# Rows are packed within a chunk. It is large, so that few rows are cut short at its end, and
+# bounded in characters too, so that long documents do not fill the memory.
+_ADAPT_CHUNK, _ADAPT_CHUNK_CHARACTERS = 4096, 8_000_000
+_ENCODE_BATCH = 256  # enough for all cores; what a tokenizer returns takes far more than its ids
 
 
 def shard_recipe(settings: ProjectSettings, ingest: Artifact, base: BaseModel) -> Recipe:
     """What the shards are made from."""
     return Recipe(
         "shard",
-        {"ingest": ingest.digest, "base": base.digest},
+        {"corpus": Corpus(ingest).digest, "base": base.digest},
         {
-            "shard": settings.shard.model_dump(),
+            "shard": settings.shard.model_dump(exclude={"cache_bytes"}),
             "task": settings.task.model_dump(),
             "labels": settings.labels,
             "adapt": settings.adapt is not None,
@@ -67,28 +78,88 @@ def run_shard(
     base: BaseModel,
     out: Path,
     progress: Progress,
+    start: Path | None = None,
 ) -> Artifact:
     """Encode the corpus for training.
 
+    A stage that was killed goes on where it stopped: complete shards are not written again, and
+    the result is byte for byte that of an uninterrupted one.
+
+    Args:
+        settings: the project; ``shard``, ``task``, ``labels``, ``adapt`` and ``seed`` are used.
+        ingest: of the ingest stage.
+        base: its tokenizer encodes the texts.
+        out: folder of the artifact.
+        progress: told of examples and documents.
+        start: folder that a relative ``shard.to`` starts from; None: the present one.
+
     Raises:
         TaskError: the label words or the token limit cannot be kept with this tokenizer.
-        InputError: no training example is left.
+        InputError: no training example is left, or the storage of ``shard.to`` does not answer.
+        StorageError: the shards cannot be written.
+        UsageError: ``shard.to`` names a variable that is not set, or holds credentials.
     """
     corpus = Corpus(ingest)
     tokenizer = load_tokenizer(base.folder)
     spec = _make_spec(settings, tokenizer, base)
     encoder = Encoder(tokenizer, spec)
-    with build(out, shard_recipe(settings, ingest, base)) as builder:
+    recipe = shard_recipe(settings, ingest, base)
+    location = _location(settings, recipe, start or Path(), out)
+    with build(out, recipe) as builder:
         spec.save(out)
+        writer = StreamWriter(out, builder.scratch, settings.shard, location)
         for split in ("train", "validation"):
-            builder.facts[f"tune/{split}"] = _write_tune(
-                out / "tune" / split, corpus.split(split), encoder, settings, progress
-            )
+            stream = _tune_stream(split, corpus.split(split), encoder, LabelSet(settings.labels))
+            counts = writer.write(stream, progress)
+            if not counts["examples"]:
+                raise InputError(
+                    f"the {split} split holds no example that can be used",
+                    hint="Give more examples, or change ingest.split or task.token_limit.",
+                )
+            builder.facts[stream.name] = counts
         if settings.adapt is not None:
-            builder.facts["adapt"] = _write_adapt(
-                out / "adapt", corpus.adaptation_documents(), tokenizer, settings, progress
-            )
+            builder.facts["adapt"] = _write_adapt(corpus, tokenizer, settings, writer, progress)
+        writer.finish()
     return load(out, "shard")
+
+
+def verify_shards(artifact: Artifact, progress: Progress) -> None:
+    """Check every size and every hash of every stream, where the shards really are.
+
+    Args:
+        artifact: of the shard stage.
+        progress: told of every shard.
+
+    Raises:
+        ShardError: files are missing or damaged; the message has a line for each of them.
+        InputError: their storage does not answer, or refuses.
+    """
+    problems: list[str] = []
+    for name in stream_names(artifact):
+        try:
+            open_shards(artifact, name).verify(progress)
+        except ShardError as error:
+            problems.append(error.message)
+    if problems:
+        raise ShardError(
+            "\n".join(problems),
+            hint="Copy the files again from where they came, or remove the folder and run "
+            "`slant shard` again.",
+        )
+
+
+def _location(settings: ProjectSettings, recipe: Recipe, start: Path, out: Path) -> str | None:
+    """Where the streams go: a URL, or a folder relative to ``out``; None: into ``out``."""
+    if settings.shard.to is None:
+        return None
+    to, version = expand_variables(settings.shard.to), recipe.key[:16]
+    if is_url(to):
+        check_url(to)
+        return join_url(to, version)
+    if Path(to).is_absolute():
+        return str(Path(to) / version)
+    # So that a project may be moved.
+    return Path(os.path.relpath(start / to / version, out)).as_posix()
 
 
 def _make_spec(settings: ProjectSettings, tokenizer: Tokenizer, base: BaseModel) -> TaskSpec:
@@ -114,55 +185,34 @@ def _pad_id(tokenizer: Tokenizer, base: BaseModel) -> int:
     return 0
 
 
-def _writer(folder: Path, columns: dict[str, str], settings: ProjectSettings) -> ShardWriter:
-    compression = None if settings.shard.compression == "none" else settings.shard.compression
-    return ShardWriter(
-        folder,
-        columns,
-        compression=compression,
-        size_limit_bytes=settings.shard.size_limit_bytes,
-        overwrite=True,
-    )
+def _tune_stream(
+    split: str, examples: Sequence[LabelledDocument], encoder: Encoder, labels: LabelSet
+) -> Stream:
+    """Encoded prompts; one that does not fit the token limit is left out and counted."""
 
+    def chunks(first: int) -> Iterator[Chunk]:
+        for start in range(first, len(examples), _TUNE_CHUNK):
+            items = examples[start : start + _TUNE_CHUNK]
+            samples: list[dict[str, Any]] = [
+                {
+                    "document_id": item.document.id,
+                    "input_ids": np.asarray(ids, dtype=np.int32),
+                    "label": labels.index(item.example.label),
+                    "lang": item.document.lang or "und",
+                    "narrative_id": item.example.narrative_id or "",
+                }
+                for item, ids in zip(items, _encode(encoder, items), strict=True)
+                if ids is not None
+            ]
+            counts = {
+                "examples": len(samples),
+                "tokens": sum(len(sample["input_ids"]) for sample in samples),
+                "refused": len(items) - len(samples),
+            }
+            yield Chunk(start + len(items), samples, counts)
 
-def _write_tune(
-    folder: Path,
-    examples: Sequence[LabelledDocument],
-    encoder: Encoder,
-    settings: ProjectSettings,
-    progress: Progress,
-) -> dict[str, int]:
-    """Write encoded prompts; a prompt that does not fit the token limit is left out and counted."""
-    labels = LabelSet(settings.labels)
-    written = refused = tokens = 0
-    with (
-        _writer(folder, TUNE_COLUMNS, settings) as writer,
-        progress.task(f"encode {folder.name}", len(examples), "examples") as task,
-    ):
-        for start in range(0, len(examples), _ENCODE_CHUNK):
-            chunk = examples[start : start + _ENCODE_CHUNK]
-            for item, ids in zip(chunk, _encode(encoder, chunk), strict=True):
-                if ids is None:
-                    refused += 1
-                    continue
-                writer.write(
-                    {
-                        "document_id": item.document.id,
-                        "input_ids": np.asarray(ids, dtype=np.int32),
-                        "label": labels.index(item.example.label),
-                        "lang": item.document.lang or "und",
-                        "narrative_id": item.example.narrative_id or "",
-                    }
-                )
-                written += 1
-                tokens += len(ids)
-            task.advance(len(chunk))
-    if not written:
-        raise InputError(
-            f"the {folder.name} split holds no example that can be used",
-            hint="Give more examples, or change ingest.split or task.token_limit.",
-        )
-    return {"examples": written, "tokens": tokens, "refused": refused}
+    counted = ("examples", "tokens", "refused")
+    return Stream(f"tune/{split}", TUNE_COLUMNS, len(examples), "examples", counted, chunks)
 
 
 def _encode(encoder: Encoder, items: Sequence[LabelledDocument]) -> list[list[int] | None]:
@@ -179,58 +229,77 @@ def _encode(encoder: Encoder, items: Sequence[LabelledDocument]) -> list[list[in
 
 
 def _write_adapt(
-    folder: Path,
-    documents: Iterable[Document],
+    corpus: Corpus,
     tokenizer: Tokenizer,
     settings: ProjectSettings,
+    writer: StreamWriter,
     progress: Progress,
 ) -> dict[str, dict[str, int]]:
     """Write packed rows and held-out documents per language; returns their counts."""
-    by_lang: dict[str, list[Document]] = {}
-    for document in documents:
-        by_lang.setdefault(document.lang or "und", []).append(document)
     limit = settings.shard.sequence_tokens
-    bos = find_bos(tokenizer)
-    counts = {}
-    with progress.task("encode adapt", sum(map(len, by_lang.values())), "documents") as task:
-
-        def encoded(members: Sequence[Document]) -> Iterator[list[int]]:
-            for document in members:
-                ids = encode_text(tokenizer, document.text.strip())
-                task.advance()
-                yield ids if bos is None else [bos, *ids]
-
-        for lang, members in sorted(by_lang.items()):
-            parts = dict(zip(("train", "heldout"), _hold_out(members, settings), strict=True))
-            counts[lang] = {name: len(part) for name, part in parts.items()}
-            for name, part in parts.items():
-                tokens = 0
-                with _writer(folder / name / lang, ADAPT_COLUMNS, settings) as writer:
-                    for row in pack_documents(encoded(part), limit):
-                        writer.write({"tokens": row.tokens, "lengths": row.lengths})
-                        tokens += len(row.tokens)
-                counts[lang][f"{name}_tokens"] = tokens
+    counts: dict[str, dict[str, int]] = {}
+    for lang, documents in corpus.adaptation_rows().items():
+        is_heldout = _hold_out(documents, settings)
+        parts = {"train": documents.rows[~is_heldout], "heldout": documents.rows[is_heldout]}
+        counts[lang] = {part: len(rows) for part, rows in parts.items()}
+        for part, rows in parts.items():
+            stream = _adapt_stream(f"adapt/{part}/{lang}", rows, corpus, tokenizer, limit)
+            counts[lang][f"{part}_tokens"] = writer.write(stream, progress)["tokens"]
     return counts
 
 
-def _hold_out(
-    documents: Sequence[Document], settings: ProjectSettings
-) -> tuple[list[Document], list[Document]]:
-    """Hold out the texts whose digest, salted with the seed, comes first: a stable choice.
+def _adapt_stream(
+    name: str, rows: NDArray[np.int64], corpus: Corpus, tokenizer: Tokenizer, limit: int
+) -> Stream:
+    """Documents packed into rows of tokens."""
 
-    All documents of one text go the same way, or perplexity would be measured on what was learnt.
+    def chunks(first: int) -> Iterator[Chunk]:
+        end = first
+        for texts in _batches(corpus.texts(rows[first:])):
+            end += len(texts)
+            packed = list(pack_documents(_encode_documents(tokenizer, texts), limit))
+            samples = [{"tokens": row.tokens, "lengths": row.lengths} for row in packed]
+            tokens = sum(len(row.tokens) for row in packed)
+            yield Chunk(end, samples, {"tokens": tokens})
+
+    return Stream(name, ADAPT_COLUMNS, len(rows), "documents", ("tokens",), chunks)
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Texts in batches that depend on nothing but the texts from the first on."""
+    batch: list[str] = []
+    num_characters = 0
+    for text in texts:
+        batch.append(text)
+        num_characters += len(text)
+        if len(batch) == _ADAPT_CHUNK or num_characters >= _ADAPT_CHUNK_CHARACTERS:
+            yield batch
+            batch, num_characters = [], 0
+    if batch:
+        yield batch
+
+
+def _encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Token ids of whole documents, BOS first; on all cores."""
+    bos = find_bos(tokenizer)
+    tokenizer.encode_special_tokens = True  # "<eos>" in a document is plain text
+    for start in range(0, len(texts), _ENCODE_BATCH):
+        stripped = [text.strip() for text in texts[start : start + _ENCODE_BATCH]]
+        for encoding in tokenizer.encode_batch_fast(stripped, add_special_tokens=False):
+            yield encoding.ids if bos is None else [bos, *encoding.ids]
+
+
+def _hold_out(documents: DocumentRows, settings: ProjectSettings) -> NDArray[np.bool_]:
+    """Hold out the groups whose names, salted with the seed, hash lowest: a stable choice.
+
+    All documents of one text, or of nearly the same, go the same way, or perplexity would be
+    measured on what was learnt.
     """
     rank = {
-        document.id: hashlib.sha256(
-            f"{settings.seed}:{document.digest or document.id}".encode()
-        ).digest()
-        for document in documents
+        group: hashlib.sha256(f"{settings.seed}:{group}".encode()).digest()
+        for group in set(documents.groups)
     }
-    ranks = sorted(set(rank.values()))
-    count = max(1, round(settings.shard.heldout_share * len(ranks))) if len(ranks) > 1 else 0
-    chosen = set(ranks[:count])
-    ranked = sorted(documents, key=lambda document: rank[document.id])
-    return (
-        [document for document in ranked if rank[document.id] not in chosen],
-        [document for document in ranked if rank[document.id] in chosen],
-    )
+    count = max(1, round(settings.shard.heldout_share * len(rank))) if len(rank) > 1 else 0
+    chosen = set(sorted(rank, key=rank.__getitem__)[:count])
+    held = [group in chosen for group in documents.groups]
+    return np.array(held, dtype=np.bool_)

@@ -23,11 +23,12 @@ from slant.model.label_head import LabelModel, check_label_head
 from slant.progress import Progress
 from slant.score.decision import probabilities
 from slant.score.torch_engine import TorchEngine
-from slant.shards.order import length_bucketed_steps
+from slant.shards.order import length_bucketed_steps, mixed_order
 from slant.shards.reader import ShardReader
 from slant.task.spec import TaskSpec
 from slant.train.loop import EVENTS_FILE, TrainingPlan, train
 from slant.train.objective import TuneBatch, TuneObjective
+from slant.train.streams import open_shards
 
 __all__ = ["ADAPTER_FOLDER", "run_tune", "tune_recipe"]
 
@@ -74,9 +75,13 @@ def run_tune(
         adapted = attach_lora(causal_lm, **section.lora.model_dump(), seed=settings.seed)
         model = LabelModel(adapted, spec.verbalizer.token_ids).to(device)
         check_label_head(model, causal_lm.config.vocab_size)
-        data = _Examples(shards.path / "tune" / "train")
+        cache_bytes = settings.shard.cache_bytes
+        data, validation = (
+            _Examples(open_shards(shards, f"tune/{split}", cache_disk_bytes=cache_bytes))
+            for split in ("train", "validation")
+        )
         schedule = _Schedule(data, section, settings.seed, spec.pad_token_id)
-        validate = _Validation(model, shards, section, spec.pad_token_id, schedule.epoch_ends)
+        validate = _Validation(model, validation, section, spec.pad_token_id, schedule.epoch_ends)
         plan = TrainingPlan.from_settings(
             section, num_steps=schedule.num_steps, seed=settings.seed, dtype=dtype
         )
@@ -103,14 +108,16 @@ def run_tune(
 
 
 class _Examples:
-    """The encoded examples of one split, in memory: token ids and label indices."""
+    """The encoded examples of one split, in memory: token ids, label indices and languages."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, reader: ShardReader) -> None:
         self.ids: list[NDArray[np.int32]] = []
         self.labels: list[int] = []
-        for sample in ShardReader(folder):
+        self.langs: list[str] = []
+        for sample in reader:
             self.ids.append(np.array(sample["input_ids"], dtype=np.int32))
             self.labels.append(int(sample["label"]))
+            self.langs.append(sample["lang"])
 
 
 class _Schedule:
@@ -123,10 +130,14 @@ class _Schedule:
         self._tokens_per_batch = section.tokens_per_batch
         self._pad_token_id = pad_token_id
         lengths = np.array([len(ids) for ids in data.ids], dtype=np.int64)
+        streams = np.unique(np.array(data.langs, dtype=np.str_), return_inverse=True)[1]
         self._steps: list[Sequence[int]] = []
         self.epoch_ends: list[int] = []
         for epoch in range(section.epochs):
-            for step in length_bucketed_steps(lengths, seed, epoch, section.examples_per_step):
+            order = mixed_order(streams, section.language_temperature, seed, epoch)
+            for step in length_bucketed_steps(
+                lengths, seed, epoch, section.examples_per_step, order=order
+            ):
                 self._steps.append(step.tolist())
             self.epoch_ends.append(len(self._steps))
         self.num_steps = len(self._steps)
@@ -151,14 +162,14 @@ class _Validation:
     def __init__(
         self,
         model: LabelModel,
-        shards: Artifact,
+        data: _Examples,
         section: TuneSettings,
         pad_token_id: int,
         epoch_ends: Sequence[int],
     ) -> None:
         self._model = model
         self._engine = TorchEngine(model, pad_token_id, section.tokens_per_batch)
-        self._data = _Examples(shards.path / "tune" / "validation")
+        self._data = data
         self._epoch_ends = frozenset(epoch_ends)
 
     def __call__(self, step: int) -> dict[str, float]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from slant.config.load import load_settings, source_files
+from slant.config.load import load_settings
 from slant.errors import ConfigError
+from slant.ingest.sources import source_files
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "public"
 CONFIG = EXAMPLE / "slant.yaml"
@@ -162,7 +163,7 @@ def test_the_configuration_loads_where_the_variable_is_set(
     assert settings.adapt is None
     sources = settings.ingest.examples
     files = [path for source in sources for path in source_files(source.path, CONFIG.parent)]
-    assert [path.stem for path in files] == list(DATASETS)
+    assert [Path(path).stem for path in files] == list(DATASETS)
     for source in sources:
         assert source.columns.id is None  # ids of these files are per row, not per document
         assert source.columns.narrative == "target"

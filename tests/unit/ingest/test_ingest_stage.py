@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slant.artifacts import Artifact
-from slant.config.settings import (
+from slant.config.ingest_settings import (
     Columns,
     DocumentSource,
     ExampleSource,
@@ -72,6 +72,11 @@ def rejected(artifact: Artifact) -> list[tuple[str, int, str]]:
 def report(artifact: Artifact) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(artifact.file("ingest.json").read_text("utf-8"))
     return content
+
+
+def adaptation_texts(artifact: Artifact) -> list[str]:
+    corpus = Corpus(artifact)
+    return [text for of in corpus.adaptation_rows().values() for text in corpus.texts(of.rows)]
 
 
 def test_documents_narratives_and_examples_are_stored_once_each_and_joined_by_id(
@@ -168,7 +173,7 @@ def test_duplicates_and_contradictions_are_set_aside_and_the_first_stands(tmp_pa
     ]
     content = report(artifact)
     assert content["reasons"] == {"duplicate example": 1, "contradicts another row": 1}
-    assert content["duplicates"] == {"examples": 1}
+    assert (content["duplicates"]["exact"], content["duplicates"]["num_contradictions"]) == (1, 1)
 
 
 def test_one_id_for_two_texts_is_refused_and_two_ids_for_one_text_are_one_group(
@@ -208,7 +213,7 @@ def test_examples_beyond_the_sizes_are_counted_and_not_written(tmp_path: Path) -
     assert artifact.facts["examples"] == sizes.model_dump()
     labelled, unlabelled = report(artifact)["sources"]
     assert (labelled["rows"], labelled["kept"], labelled["unused"]) == (90, 26, 64)
-    assert unlabelled["rejected"] + unlabelled["kept"] == 45
+    assert unlabelled["duplicates"] + unlabelled["kept"] == 45
     stored = read_parquet(artifact.file("examples.parquet"), Example)
     assert len(stored) == 26
 
@@ -224,29 +229,31 @@ def test_no_held_out_text_is_among_the_documents_for_adaptation(tmp_path: Path) 
         if split != "train"
         for item in Corpus(artifact).split(split)
     }
-    adaptation = list(Corpus(artifact).adaptation_documents())
-    assert held_out.isdisjoint(document.digest for document in adaptation)
-    train = {item.document.id for item in Corpus(artifact).split("train")}
-    assert {document.id for document in adaptation} == train | {f"d-{text_digest('new')[:16]}"}
+    adaptation = adaptation_texts(artifact)
+    assert held_out.isdisjoint(text_digest(text) for text in adaptation)
+    train = {item.document.text for item in Corpus(artifact).split("train")}
+    assert set(adaptation) == train | {"new"}
     reasons = Counter(reason for _, _, reason in rejected(artifact))
     assert reasons == {"text of a labelled document": 45, "duplicate document": 1}
-    assert report(artifact)["duplicates"] == {"documents": 1, "labelled documents": 45}
+    assert report(artifact)["duplicates"]["exact"] == 46
 
 
 def test_a_limit_takes_the_same_documents_whatever_their_order(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", examples())
-    rows = [{"id": i, "text": f"document {i % 80}"} for i in range(100)]
+    # Numbers written out far apart: "document 1" and "document 10" are near-duplicates.
+    rows = [{"id": i, "text": f"document {(i % 80) ** 5 + 7}"} for i in range(100)]
     chosen = []
     for order in (1, -1):
         write(tmp_path / "docs.jsonl", rows[::order])
         columns = Columns(id="id")
         documents = (DocumentSource(path="docs.jsonl", columns=columns, limit=20),)
         artifact = ingest(tmp_path, documents=documents)
-        texts = [doc.text for doc in Corpus(artifact).adaptation_documents() if doc.text[0] == "d"]
+        texts = [text for text in adaptation_texts(artifact) if text[0] == "d"]
         assert len(texts) == len(set(texts)) == 20
         chosen.append(sorted(texts))
         counts = report(artifact)["sources"][1]
-        assert counts["rows"] == counts["kept"] + counts["rejected"] + counts["unused"] == 100
+        fates = ("kept", "rejected", "duplicates", "unused")
+        assert counts["rows"] == sum(counts[fate] for fate in fates) == 100
         assert counts["kept"] == 20
     assert chosen[0] == chosen[1]
 
@@ -279,7 +286,7 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     by_split = report(artifact)["examples"]
     assert sum(n for langs in by_split.values() for ls in langs.values() for n in ls.values()) == 87
     assert list(by_split["test"]["en"]) == list(LABELS)
-    assert report(artifact)["schema"] == "slant.ingest/1"
+    assert report(artifact)["schema"] == "slant.ingest/2"
 
 
 def test_a_source_can_be_many_files_and_its_name_is_their_folder(tmp_path: Path) -> None:

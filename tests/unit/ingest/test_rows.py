@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slant.config.settings import Columns, DocumentSource, ExampleSource, IngestSettings
+from slant.config.ingest_settings import Columns, DocumentSource, ExampleSource, IngestSettings
 from slant.ingest.rows import Parsed, RowParser, RowRefusedError
 from slant.labels import LabelSet
 from slant.task.normalise import text_digest

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from slant.config.settings import SplitShares, SplitSizes
-from slant.errors import InputError
-from slant.ingest.split import Member, assign_splits, rank
+from slant.config.ingest_settings import SplitShares, SplitSizes
+from slant.errors import InputError, UsageError
+from slant.ingest.split import (
+    Member,
+    assign_splits,
+    heldout_narratives,
+    own_split,
+    rank,
+)
 
 SIZES = SplitSizes(train=20, validation=5, calibration=6, test=9)
 Groups = Mapping[str, Sequence[Member]]
@@ -134,3 +145,209 @@ def test_ranks_for_different_purposes_are_unrelated() -> None:
         for purpose in ("limit", "split")
     }
     assert 200 < len(low["limit"] & low["split"]) < 300
+
+
+def test_splits_by_default_are_the_same_as_ever() -> None:
+    labels, langs = ("negative", "neutral", "positive"), ("en", "ru", "tl")
+    groups = {
+        f"g{i}": [
+            Member(
+                "abc"[(i + j) // 7 % 3],
+                langs[(i * 3 + j) % 3 if i % 5 else 0],
+                labels[(i + 2 * j) % 3],
+            )
+            for j in range(1 + (i * i) % 4)
+        ]
+        for i in range(600)
+    }
+    by_shares = json.dumps(sorted(split(groups, seed=17).items()))
+    by_sizes = json.dumps(sorted(split(groups, {"a": SIZES}, seed=3).items()))
+    # Of the first version: whoever ingests again after an upgrade tests on the same examples.
+    assert hashlib.sha256(by_shares.encode()).hexdigest() == (
+        "a1cdef7dda595cdac553ced276729fac6fc83c23d15b6e9be7e91e8bf91da971"
+    )
+    assert hashlib.sha256(by_sizes.encode()).hexdigest() == (
+        "9f15b53fb0d88e3392bd44b03fc4fee43963b77a4637d090b4cf280d74fc9d5c"
+    )
+
+
+def one(label: str = "neutral", **about: Any) -> Member:
+    return Member("a", "en", label, **about)
+
+
+def share(groups: Groups, seed: int = 1, **shares: Any) -> dict[str, list[str | None]]:
+    return assign_splits(groups, shares=SplitShares(**shares), sizes={}, seed=seed)
+
+
+def day(number: int) -> datetime:
+    return datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=number)
+
+
+def test_by_time_the_latest_are_for_testing_and_the_oldest_for_training() -> None:
+    groups = {f"t{i}": [one(published_at=day(i * 37 % 100))] for i in range(100)}
+    splits = share(groups, by="time")
+    days: dict[str | None, list[datetime | None]] = {}
+    for digest, (found,) in splits.items():
+        days.setdefault(found, []).append(groups[digest][0].published_at)
+    ordered = [
+        sorted(filter(None, days[s])) for s in ("train", "validation", "calibration", "test")
+    ]
+    assert [len(of_split) for of_split in ordered] == [65, 5, 10, 20]
+    assert [d for of_split in ordered for d in of_split] == [day(i) for i in range(100)]
+
+
+def test_by_time_a_group_over_a_border_is_on_the_side_of_its_latest_text() -> None:
+    groups = {f"t{i}": [one(published_at=day(i))] for i in range(10)}
+    groups["t0"] = [one(published_at=day(0)), one(published_at=day(99))]
+    assert share(groups, by="time")["t0"] == ["test", "test"]
+
+
+def test_by_time_documents_without_a_time_are_for_training() -> None:
+    groups = {f"t{i}": [one(published_at=day(i))] for i in range(10)} | {"old": [one(), one()]}
+    assert share(groups, by="time")["old"] == ["train", "train"]
+
+
+def test_by_time_a_group_too_large_for_a_split_goes_to_the_next_one() -> None:
+    groups = {f"t{i}": [one(published_at=day(i))] for i in range(40)}
+    groups["t38"] = [one(published_at=day(38))] * 9
+    splits = share(groups, by="time", test=0.05, calibration=0.15, validation=0.02)
+    assert splits["t39"] == ["test"]
+    assert splits["t38"] == ["calibration"] * 9
+    assert splits["t37"] == ["validation"]
+
+
+def test_by_time_needs_times_and_no_sizes() -> None:
+    with pytest.raises(InputError, match="no example has a time of publication"):
+        share(singles(10), by="time")
+    with pytest.raises(UsageError, match="a: `sizes` cannot be met in a split by time"):
+        assign_splits(singles(60), shares=SplitShares(by="time"), sizes={"a": SIZES}, seed=1)
+
+
+def narrated(num: int, num_narratives: int) -> dict[str, list[Member]]:
+    return {f"t{i}": [one(narrative=f"n{i % num_narratives}")] for i in range(num)}
+
+
+def narratives_by_split(groups: Groups, splits: dict[str, list[str | None]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for digest, members in groups.items():
+        for member, of_member in zip(members, splits[digest], strict=True):
+            found.setdefault(str(of_member), set()).add(str(member.narrative))
+    return found
+
+
+def test_held_out_narratives_stand_in_the_test_split_only_and_count_for_it() -> None:
+    groups = narrated(200, 20)
+    splits = share(groups, heldout_narratives=0.1)
+    found = narratives_by_split(groups, splits)
+    trained_on = found["train"] | found["validation"] | found["calibration"]
+    assert len(found["test"] - trained_on) == 2
+    assert count(splits)["test"] == 40
+
+
+def test_held_out_narratives_are_the_same_when_others_come() -> None:
+    few, more = (
+        heldout_narratives([f"n{i}" for i in range(num)], 0.1, seed=1) for num in (100, 110)
+    )
+    assert len(few) == 10
+    assert len(more) == 11
+    assert len(few & more) >= 9
+
+
+def test_a_narrative_is_held_out_in_every_spelling_and_overall_sentiment_never() -> None:
+    spellings = ["The  Bridge", "the bridge", None]
+    assert len(heldout_narratives(spellings, 1.0, seed=1)) == 1
+    groups = {f"t{i}": [one(narrative=spellings[i % 3])] for i in range(60)}
+    splits = share(groups, heldout_narratives=0.5)
+    assert all(splits[f"t{i}"] == ["test"] for i in range(60) if i % 3 != 2)
+    assert not heldout_narratives([None], 0.5, seed=1)
+
+
+def test_the_whole_group_of_a_held_out_narrative_is_for_testing() -> None:
+    groups = singles(100) | {"both": [one(narrative="held", own_split="train"), one("positive")]}
+    assert share(groups, heldout_narratives=0.5)["both"] == ["test", "test"]
+
+
+def test_nothing_left_to_train_on_is_an_error() -> None:
+    with pytest.raises(InputError, match="nothing is left for train, validation and calibration"):
+        share(narrated(20, 4), heldout_narratives=1.0)
+
+
+def test_held_out_data_sets_stand_in_the_test_split_only() -> None:
+    groups = {f"t{i}": [one(dataset="ab"[i % 10 == 0])] for i in range(100)}
+    splits = share(groups, heldout_datasets=["b"])
+    assert all(splits[f"t{i}"] == ["test"] for i in range(0, 100, 10))
+    assert count(splits)["test"] == 20
+
+
+def test_a_held_out_data_set_that_there_is_not_is_an_error_with_a_suggestion() -> None:
+    groups = {f"t{i}": [one(dataset="headlines")] for i in range(10)}
+    with pytest.raises(UsageError, match="'headline'; did you mean 'headlines'"):
+        share(groups, heldout_datasets=["headline"])
+
+
+OWN = [*["train"] * 4, "validation", "calibration", "test"]
+
+
+def owned(num: int) -> dict[str, list[Member]]:
+    return {f"o{i}": [one(own_split=OWN[i % 7])] for i in range(num)}
+
+
+def test_own_splits_stand_and_the_others_are_split_by_shares() -> None:
+    splits = share(owned(70) | singles(100))
+    assert all(splits[f"o{i}"] == [OWN[i % 7]] for i in range(70))
+    others = {digest: of_group for digest, of_group in splits.items() if digest[0] == "t"}
+    assert count(others) == {"train": 65, "validation": 5, "calibration": 10, "test": 20}
+
+
+def test_an_example_whose_own_split_leaks_has_the_reason_in_place_of_a_split() -> None:
+    members = [one(own_split=name) for name in ("train", "test", None, "validation", "test")]
+    splits = share(owned(70) | {"x": members})["x"]
+    reason = "its own split is {}, but its text or one nearly the same stands in test"
+    assert splits == [reason.format("train"), "test", "test", reason.format("validation"), "test"]
+
+
+def test_test_is_stronger_than_calibration_than_validation_than_train() -> None:
+    ordered = ("train", "validation", "calibration", "test")
+    for weaker, stronger in pairwise(ordered):
+        for names in ((weaker, stronger), (stronger, weaker)):
+            splits = share(owned(70) | {"x": [one(own_split=name) for name in names]})["x"]
+            assert splits[names.index(stronger)] == stronger
+            assert f"{weaker}, but" in str(splits[names.index(weaker)])
+
+
+def test_leaks_are_kept_where_that_is_asked_for() -> None:
+    members = [one(own_split=name) for name in ("train", "test", None)]
+    assert share(owned(70) | {"x": members}, leaks="keep")["x"] == ["train", "test", "test"]
+
+
+def test_own_splits_without_one_that_is_asked_for_are_an_error() -> None:
+    groups = {f"o{i}": [one(own_split=("train", "test")[i % 2])] for i in range(20)}
+    with pytest.raises(InputError, match="nothing is left for validation and calibration"):
+        share(groups)
+    assert count(share(groups, validation=0, calibration=0)) == {"train": 10, "test": 10}
+
+
+def test_sizes_ask_nothing_of_a_source_whose_examples_all_have_own_splits() -> None:
+    splits = split(owned(70), {"a": SIZES})
+    assert count(splits) == {"train": 40, "validation": 10, "calibration": 10, "test": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Train", "train"),
+        ("training", "train"),
+        (" dev ", "validation"),
+        ("val", "validation"),
+        ("valid", "validation"),
+        ("development", "validation"),
+        ("VALIDATION", "validation"),
+        ("calibration", "calibration"),
+        ("eval", "test"),
+        ("testing", "test"),
+        ("unsupervised", None),
+        ("", None),
+    ],
+)
+def test_own_splits_go_by_their_usual_names(name: str, expected: str | None) -> None:
+    assert own_split(name) == expected

@@ -227,3 +227,63 @@ except StorageError as error:
     assert "Permission denied" in done.stdout
     assert str(folder) in done.stdout
     assert "Check who owns the folder" in done.stdout
+
+
+def stop_after(folder, journal, num_samples):
+    """Write some samples with a mark after each, and fail; returns the complete shards."""
+
+    def stopped():
+        with ShardWriter(folder, COLUMNS, size_limit_bytes=600, journal=journal) as writer:
+            for i in range(num_samples):
+                writer.write(sample(i))
+                writer.mark({"next": i + 1})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    return {path: path.stat().st_ino for path in folder.glob("shard.*")}
+
+
+def test_with_a_journal_a_writer_goes_on_after_the_last_complete_shard(tmp_path):
+    folder, journal = tmp_path / "shards", tmp_path / "not" / "yet" / "journal.json"
+    before = stop_after(folder, journal, 20)
+    assert len(before) > 2
+    with ShardWriter(folder, COLUMNS, size_limit_bytes=600, journal=journal) as writer:
+        present = writer.num_samples
+        assert 0 < present < 20
+        assert writer.resumed.num_samples == writer.resumed.note["next"] == present
+        for i in range(present, 20):
+            writer.write(sample(i))
+    assert {path: path.stat().st_ino for path in before} == before
+    assert [row["id"] for row in ShardReader(folder)] == list(range(20))
+    write(tmp_path / "whole", size_limit_bytes=600)
+    for name in names(tmp_path / "whole"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"index": {}, "mark": {}}', '{"index": 7}'])
+def test_a_damaged_journal_only_costs_time(tmp_path, content):
+    folder, journal = tmp_path / "shards", tmp_path / "journal.json"
+    stop_after(folder, journal, 20)
+    journal.write_text(content)
+    with ShardWriter(folder, COLUMNS, size_limit_bytes=600, journal=journal) as writer:
+        assert (writer.num_samples, writer.resumed) == (0, None)
+        assert names(folder) == []
+
+
+def test_a_journal_of_other_settings_or_of_shards_that_are_gone_is_not_followed(tmp_path):
+    folder, journal = tmp_path / "shards", tmp_path / "journal.json"
+    stop_after(folder, journal, 20)
+    with ShardWriter(folder, COLUMNS, size_limit_bytes=700, journal=journal) as writer:
+        assert writer.resumed is None
+    stop_after(tmp_path / "other", journal, 20)
+    (tmp_path / "other" / names(tmp_path / "other")[0]).unlink()
+    with ShardWriter(tmp_path / "other", COLUMNS, size_limit_bytes=600, journal=journal) as writer:
+        assert writer.resumed is None
+
+
+def test_a_journal_does_not_allow_a_complete_folder_to_be_overwritten(tmp_path):
+    folder, journal = tmp_path / "shards", tmp_path / "journal.json"
+    write(folder, journal=journal)
+    with pytest.raises(ShardError, match="already holds complete shards"):
+        write(folder, journal=journal)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from slant.errors import InputError, UsageError
-from slant.tables.reader import Row, count_parquet_rows, read_rows
+from slant.tables.reader import Row, count_parquet_rows, file_format, read_rows
 
 
 def rows_of(path: Path, content: bytes, columns: tuple[str, ...] = ("text",)) -> list[Row]:
@@ -78,9 +78,36 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(
     assert texts(rows_of(tmp_path / name, content)) == ["one"]
 
 
-def test_utf_16_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.csv: is UTF-16"):
-        rows_of(tmp_path / "a.csv", "text\none\n".encode("utf-16"))
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be"])
+def test_utf_16_and_utf_32_are_read_by_their_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-16", "utf-32") else "\ufeff"
+    content = (mark + 'text,label\nпривет,1\n"😀, 你",2\n').encode(encoding)
+    rows = rows_of(tmp_path / "a.csv", content)
+    assert texts(rows) == ["привет", "😀, 你"]
+    assert rows[0].raw == "привет,1\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bad"),
+    [
+        ("utf-16-le", b"\x00\xd8"),  # half of a pair
+        ("utf-16-be", b"\xdc\x00"),
+        ("utf-32-le", b"\x00\x00\x11\x00"),  # beyond Unicode
+        ("utf-32-be", b"\x00\x00\xd8\x00"),
+    ],
+)
+def test_a_character_that_utf_16_or_utf_32_lacks_costs_only_its_row(
+    tmp_path: Path, encoding: str, bad: bytes
+) -> None:
+    start, end = "\ufefftext\none\n".encode(encoding), "\ntwo\n".encode(encoding)
+    rows = rows_of(tmp_path / "a.csv", start + bad + end)
+    assert texts(rows) == ["one", None, "two"]
+    assert problems(rows) == ["not UTF-8: field 1"]
+
+
+def test_utf_16_that_ends_inside_a_character_costs_only_the_last_row(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path / "a.csv", "text\none\ntwo".encode("utf-16") + b"x")
+    assert texts(rows) == ["one", None]
 
 
 def test_a_column_may_be_absent_from_single_json_rows(tmp_path: Path) -> None:
@@ -105,6 +132,26 @@ def test_a_column_absent_from_1000_json_rows_ends_the_reading_there(tmp_path: Pa
     with pytest.raises(UsageError, match="first 1000 rows"):
         list(rows)
     assert len(seen) == 999
+
+
+def test_a_dotted_column_reaches_into_objects_unless_a_column_has_that_name(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        b'{"user": {"lang": "en", "age": {"years": 3}}}',
+        b'{"user.lang": "ru", "user": {"lang": "en"}}',
+        b'{"user": 7}',
+        b'{"user": {"lang": null}}',
+    ]
+    rows = rows_of(tmp_path / "a.jsonl", b"\n".join(lines), ("user.lang", "user.age.years"))
+    values = [row.values or {} for row in rows]
+    assert [value.get("user.lang", "none") for value in values] == ["en", "ru", "none", None]
+    assert values[0]["user.age.years"] == 3
+
+
+def test_a_dotted_column_that_is_absent_is_an_error_with_the_closest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'user\.lnag' .*did you mean 'user\.lang'"):
+        rows_of(tmp_path / "a.jsonl", b'{"user": {"lang": "en"}}', ("user.lnag",))
 
 
 def test_json_lines_without_one_readable_row_are_left_to_the_caller(tmp_path: Path) -> None:
@@ -262,9 +309,9 @@ def test_a_parquet_file_without_rows_is_an_error(tmp_path: Path) -> None:
 
 def test_an_unknown_file_type_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"'\.json' cannot be read; did you mean '\.jsonl'"
+        UsageError, match=r"'\.jsnl' cannot be read; did you mean '\.jsonl'"
     ) as caught:
-        rows_of(tmp_path / "a.json", b"{}")
+        rows_of(tmp_path / "a.jsnl.gz", b"{}")
     assert ".csv" in caught.value.hint
     assert ".parquet" in caught.value.hint
 
@@ -278,3 +325,56 @@ def test_equal_rows_have_equal_bytes_in_jsonl(tmp_path: Path) -> None:
     line = json.dumps({"text": "ü"}).encode() + b"\n"
     rows = rows_of(tmp_path / "a.jsonl", line * 2)
     assert rows[0].raw == rows[1].raw
+
+
+def test_a_format_that_is_set_goes_before_the_ending(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b'{"text": "one"}\n')
+    rows = read_rows(tmp_path / "a.txt", name="a", columns=("text",), format="jsonl")
+    assert texts(list(rows)) == ["one"]
+    with pytest.raises(UsageError, match="no format 'jsnl'; did you mean 'jsonl'"):
+        list(read_rows(tmp_path / "a.txt", name="a", columns=(), format="jsnl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.jsonl", "jsonl"),
+        ("b/A.NDJSON.GZ", "jsonl"),
+        ("a.json.zst", "json"),
+        ("s3://bucket/a.b/x.csv.bz2", "csv"),
+        ("a.tsv.zstd", "tsv"),
+        ("a.htm", "html"),
+        ("a.arrow", "datasets"),
+        ("a.parquet", "parquet"),
+        ("a.gz", None),
+        ("a", None),
+        (".jsonl", None),
+        ("jsonl", None),
+        ("a.jsonl.zip", None),
+    ],
+)
+def test_the_format_is_told_by_the_ending(name: str, expected: str | None) -> None:
+    assert file_format(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\x89PNG\r\n\x1a\n....", "a PNG image"),
+        (b"PK\x03\x04....", "a zip archive"),
+        (b"\x1f\x8b\x08\x00....", "compressed with gzip"),
+        (b"PAR1....", "a Parquet file"),
+    ],
+)
+def test_a_file_under_a_wrong_ending_is_named_as_what_it_is(
+    tmp_path: Path, content: bytes, what: str
+) -> None:
+    with pytest.raises(InputError, match=rf"a\.jsonl: is {what}, not text") as caught:
+        rows_of(tmp_path / "a.jsonl", content)
+    assert "ending" in caught.value.hint
+
+
+def test_a_megabyte_of_columns_does_not_hold_up_the_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        rows_of(tmp_path / "a.csv", b"," * 500_000 + b"a" * 500_000 + b"\n")
+    assert len(str(caught.value)) < 1000

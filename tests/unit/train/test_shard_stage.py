@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,17 +138,18 @@ def test_no_measured_document_is_in_the_adapt_shards(made: tuple[Artifact, Artif
 def test_every_other_document_is_in_the_adapt_shards_once(made: tuple[Artifact, Artifact]) -> None:
     ingest, shards = made
     tokenizer = tiny_tokenizer()
-    expected: Counter[str] = Counter()
-    for document in Corpus(ingest).adaptation_documents():
-        expected[document.lang or "und"] += 1 + len(encode_text(tokenizer, document.text))
+    corpus = Corpus(ingest)
+    documents = corpus.adaptation_rows()
+    expected = {
+        lang: sum(1 + len(encode_text(tokenizer, text)) for text in corpus.texts(of.rows))
+        for lang, of in documents.items()
+    }
     train, heldout = rows_by_lang(shards, "train"), rows_by_lang(shards, "heldout")
     for lang, facts in shards.facts["adapt"].items():
         assert facts["train_tokens"] == sum(len(row["tokens"]) for row in train[lang])
         assert facts["heldout_tokens"] == sum(len(row["tokens"]) for row in heldout[lang])
         assert facts["train_tokens"] + facts["heldout_tokens"] == expected[lang]
-        assert facts["train"] + facts["heldout"] == sum(
-            (d.lang or "und") == lang for d in Corpus(ingest).adaptation_documents()
-        )
+        assert facts["train"] + facts["heldout"] == len(documents[lang].rows)
     assert set(shards.facts["adapt"]) == set(expected)
 
 

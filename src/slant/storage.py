@@ -1,0 +1,410 @@
+"""Files at any address: paths of this machine, and the URLs that fsspec knows (``s3://`` …).
+
+Reading and writing over a network goes on after a failure: what was asked for is asked for again,
+with growing pauses, until it answers or the patience (``patience_s``) is over. Credentials come
+from the environment or the instance; a URL that holds some is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import io
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, final
+from urllib.parse import urlsplit
+
+from slant.errors import InputError, SlantError, StorageError, UsageError
+
+__all__ = [
+    "BLOCK_BYTES",
+    "PATIENCE_S",
+    "check_url",
+    "download",
+    "is_url",
+    "join_url",
+    "list_urls",
+    "neighbours",
+    "open_url",
+    "read_url",
+    "remove_url",
+    "upload",
+    "url_exists",
+    "url_version",
+    "write_url",
+]
+
+PATIENCE_S = 120.0
+"""How long a network file system may stay away before work is given up."""
+BLOCK_BYTES = 8 << 20
+"""How much of a file is asked for at once."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 10.0
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure"}
+_EXTRAS |= {"abfs": "azure", "abfss": "azure"}
+_SIGNATURE = re.compile(
+    r"[?&](sig|sv|token|access_token|[a-z]*AccessKeyId|X-(Amz|Goog)-[a-z]+)=", re.IGNORECASE
+)
+_CHECKSUM_KEYS = ("etag", "md5hash", "content_md5", "blob_id", "last_commit")
+_TIME_KEYS = ("lastmodified", "last_modified", "updated", "mtime", "created")
+# Errors of a request that would fail again however often it is sent.
+_LASTING_ERRORS = {errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOSPC}
+
+_Result = TypeVar("_Result")
+
+
+def is_url(location: str) -> bool:
+    """Whether ``location`` is a URL and not a path of this machine."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", location) is not None
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that holds a password or a key.
+
+    Raises:
+        UsageError: it does, or it is malformed; the message does not repeat it.
+    """
+    protocol = url.partition("://")[0]
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(
+            f"{protocol}://…: is no URL ({error})",
+            hint="In a bucket's name, wildcards are not possible.",
+        ) from error
+    # The user part of abfs://container@account is a name, that of s3://key:secret@bucket is not.
+    # A secret may hold "/", and then all that is before it looks like the server's name.
+    user, _, server = parts.netloc.rpartition("@")
+    _, colon, port = server.partition(":")
+    if ":" in user or (colon and (not port.isdigit() or "@" in url)):
+        raise UsageError(
+            f"{protocol}://…: the URL holds credentials",
+            hint="Give them in the environment (for S3: AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY), never in a file or a command.",
+        )
+    if _SIGNATURE.search(url):
+        raise UsageError(
+            f"{protocol}://{parts.netloc}/…: the URL holds a signature",
+            hint="Give the plain address, and credentials in the environment.",
+        )
+
+
+def join_url(folder: str, name: str) -> str:
+    """The URL of a file inside a folder."""
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def list_urls(pattern: str, *, patience_s: float = PATIENCE_S) -> list[str]:
+    """The files that a URL, a glob or a folder stands for, sorted; empty if there is none.
+
+    Args:
+        pattern: A file, a folder (all files in it and below), or a glob (``*``, ``?``, ``[…]``,
+            ``**``). A file whose own name looks like a glob is found too.
+        patience_s: How long the storage may stay away, in seconds.
+
+    Raises:
+        UsageError: the protocol is unknown or its library is not installed, or credentials are in
+            the URL.
+        InputError: the storage does not answer, or refuses.
+    """
+    from fsspec.utils import glob_translate
+
+    fs, path = _file_system(pattern)
+    path = path.rstrip("/")
+    root = _without_wildcards(path)
+    matches = re.compile(glob_translate(path)).match if root != path else None
+
+    def find() -> list[str]:
+        fs.invalidate_cache()
+        # fsspec's own glob and walk leave out a folder whose listing fails: files would be missing
+        # without a word. So everything below the fixed part is listed, and chosen here.
+        try:
+            return [path] if _is_file(fs, path) else list(fs.find(root))
+        except FileNotFoundError:
+            return []
+
+    found = [name for name in _patiently(find, pattern, patience_s) if not name.endswith("/")]
+    if matches is not None and found != [path]:
+        found = [name for name in found if matches(name)]
+    fixed_url = pattern.rstrip("/").removesuffix(path.removeprefix(root))
+    return sorted(
+        # Names that fsspec gives lack parts of some URLs (the account of abfs://container@account).
+        fixed_url + name[len(root) :] if name.startswith(root) else str(fs.unstrip_protocol(name))
+        for name in found
+    )
+
+
+def neighbours(url: str) -> list[str]:
+    """Names of the files and folders beside ``url``, sorted; empty if they cannot be listed."""
+    try:
+        fs, path = _file_system(url)
+        names = fs.ls(str(fs._parent(path)), detail=False)
+    except Exception:  # only used to suggest a name in another error
+        return []
+    return sorted(str(name).rstrip("/").rpartition("/")[2] for name in names)
+
+
+def url_exists(url: str, *, patience_s: float = PATIENCE_S) -> bool:
+    """Whether there is a file at ``url``; raises as ``list_urls`` does."""
+    fs, path = _file_system(url)
+
+    def exists() -> bool:
+        fs.invalidate_cache()
+        return _is_file(fs, path)
+
+    return _patiently(exists, url, patience_s)
+
+
+def url_version(url: str, *, patience_s: float = PATIENCE_S) -> str:
+    """A text that changes when the file's content does: size and entity tag, checksum or time.
+
+    Raises:
+        UsageError, InputError: as ``list_urls``; InputError too if there is no such file.
+    """
+    fs, path = _file_system(url)
+    return _version(_info(fs, path, url, patience_s))
+
+
+def read_url(url: str, *, patience_s: float = PATIENCE_S) -> bytes:
+    """All of a file; raises as ``url_version`` does."""
+    fs, path = _file_system(url)
+    return bytes(_patiently(lambda: fs.cat_file(path), url, patience_s))
+
+
+def write_url(url: str, content: bytes, *, patience_s: float = PATIENCE_S) -> None:
+    """Write a whole file; object stores show it only once it is complete.
+
+    Raises:
+        UsageError: as ``list_urls``.
+        StorageError: it cannot be written.
+    """
+    fs, path = _file_system(url)
+    _patiently(lambda: fs.pipe_file(path, content), url, patience_s, writes=True)
+
+
+def remove_url(url: str, *, patience_s: float = PATIENCE_S) -> None:
+    """Remove a file if there is one; raises as ``write_url`` does."""
+    fs, path = _file_system(url)
+
+    def remove() -> None:
+        with suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    _patiently(remove, url, patience_s, writes=True)
+
+
+def upload(source: Path, url: str, *, patience_s: float = PATIENCE_S) -> None:
+    """Copy a local file to ``url``; raises as ``write_url`` does."""
+    fs, path = _file_system(url)
+    if not source.is_file():
+        raise StorageError(f"{source}: there is no such file to copy to {url}")
+    _patiently(lambda: fs.put_file(str(source), path), url, patience_s, writes=True)
+
+
+def download(url: str, target: Path, *, patience_s: float = PATIENCE_S) -> None:
+    """Copy a file from ``url`` to ``target``, which appears once it is complete.
+
+    Raises:
+        UsageError, InputError: as ``url_version``.
+        OSError: ``target`` cannot be written.
+    """
+    partial = target.with_name(target.name + ".part")
+    with open_url(url, patience_s=patience_s) as remote, partial.open("wb") as local:
+        while block := remote.read(BLOCK_BYTES):
+            local.write(block)
+    partial.replace(target)
+
+
+def open_url(
+    url: str, *, patience_s: float = PATIENCE_S, block_bytes: int = BLOCK_BYTES
+) -> BinaryIO:
+    """Open a file for reading, seekable; a read that fails is asked for again.
+
+    Args:
+        url: The file.
+        patience_s: How long the storage may stay away, in seconds.
+        block_bytes: How much is asked for at once, and held.
+
+    Raises:
+        UsageError, InputError: as ``url_version``; InputError also while reading, if the file
+            changed meanwhile.
+    """
+    return io.BufferedReader(_RangeReader(url, patience_s, block_bytes), buffer_size=1 << 20)
+
+
+@final
+class _RangeReader(io.RawIOBase):
+    """Reads a remote file by ranges, so that a failure costs one range and not the position."""
+
+    def __init__(self, url: str, patience_s: float, block_bytes: int) -> None:
+        super().__init__()
+        self._url = url
+        self._patience_s = patience_s
+        self._block_bytes = block_bytes
+        self._fs, self._path = _file_system(url)
+        found = self._info()
+        self._size = int(found["size"])
+        self._version = _version(found)
+        self._position = 0
+        self._block = b""
+        self._block_start = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position >= self._size or not len(buffer):
+            return 0
+        within = self._position - self._block_start
+        if not 0 <= within < len(self._block):
+            self._fetch()
+            within = 0
+        part = self._block[within : within + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def _fetch(self) -> None:
+        start, end = self._position, min(self._position + self._block_bytes, self._size)
+        block = _patiently(
+            lambda: self._fs.cat_file(self._path, start=start, end=end),
+            self._url,
+            self._patience_s,
+        )
+        # Asked once more at the end, so that no two versions are read as one file.
+        replaced = end == self._size and start > 0 and _version(self._info()) != self._version
+        if len(block) != end - start or replaced:
+            raise InputError(
+                f"{self._url}: changed while it was read",
+                hint="Run the same command again once nobody writes to the file.",
+            )
+        self._block, self._block_start = bytes(block), start
+
+    def _info(self) -> dict[str, Any]:
+        return _info(self._fs, self._path, self._url, self._patience_s)
+
+
+def _without_wildcards(path: str) -> str:
+    """The folders that a glob begins with; a path without wildcards as it is."""
+    if not glob.has_magic(path):
+        return path
+    parts = path.split("/")
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    return "/".join(parts[:first])
+
+
+def _is_file(fs: Any, path: str) -> bool:
+    """As ``fs.isfile``, which however says no when the storage does not answer."""
+    try:
+        return bool(fs.info(path)["type"] == "file")
+    except FileNotFoundError:
+        return False
+
+
+def _info(fs: Any, path: str, url: str, patience_s: float) -> dict[str, Any]:
+    def ask() -> dict[str, Any]:
+        fs.invalidate_cache()
+        found = dict(fs.info(path))
+        if found["type"] != "file":
+            raise FileNotFoundError
+        return found
+
+    return _patiently(ask, url, patience_s)
+
+
+def _version(info: dict[str, Any]) -> str:
+    found = {str(key).lower(): value for key, value in info.items()}
+    for key in (*_CHECKSUM_KEYS, *_TIME_KEYS):
+        if found.get(key):
+            return f"{key}:{found[key]};size:{found.get('size')}".replace('"', "")
+    return f"size:{found.get('size')}"
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path inside it."""
+    import fsspec
+
+    check_url(url)
+    protocol = url.partition("://")[0]
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        hint = f"Install it: pip install 'slant[{extra}]'." if extra else str(error)
+        raise UsageError(
+            f"{url}: reading {protocol}:// needs a library that is not installed", hint=hint
+        ) from error
+    except ValueError as error:
+        raise UsageError(
+            f"{url}: '{protocol}://' is no protocol that can be read",
+            hint="Known are s3://, gs://, abfs://, hf:// and the others of fsspec.",
+        ) from error
+    return fs, str(path)
+
+
+def _patiently(
+    ask: Callable[[], _Result],
+    url: str,
+    patience_s: float = PATIENCE_S,
+    *,
+    writes: bool = False,
+) -> _Result:
+    """What ``ask`` returns; asked again while the storage is away."""
+    started, pause_s = time.monotonic(), _FIRST_PAUSE_S
+    kind = StorageError if writes else InputError
+    while True:
+        try:
+            return ask()
+        # Every library has exceptions of its own for a server that is away; few are OSErrors.
+        except Exception as error:
+            lasting = _lasting_error(error, url, kind)
+            if lasting is not None:
+                raise lasting from error
+            if time.monotonic() - started + pause_s > patience_s:
+                raise kind(
+                    f"{url}: no answer for {patience_s:g} s: {type(error).__name__}: {error}",
+                    hint="Check the network and the address, then run the same command again: it "
+                    "goes on from here.",
+                ) from error
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _lasting_error(error: Exception, url: str, kind: type[SlantError]) -> SlantError | None:
+    """What to raise for an error that will not pass by waiting; None if it may."""
+    if isinstance(error, FileNotFoundError):
+        return kind(f"{url}: there is no such file or bucket")
+    if isinstance(error, PermissionError):
+        return kind(
+            f"{url}: access is refused ({error})",
+            hint="Check the credentials in the environment, and the rights they give.",
+        )
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return kind(
+            f"{url}: no credentials were found",
+            hint="Set them in the environment, e.g. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        )
+    if isinstance(error, NotImplementedError):
+        return UsageError(f"{url}: this kind of storage cannot do what is asked of it")
+    # Subclasses of ValueError tell of a garbled answer; the class itself, of a request.
+    is_mistake = type(error) is ValueError or type(error).__name__ == "ParamValidationError"
+    if is_mistake or getattr(error, "errno", None) in _LASTING_ERRORS:
+        return kind(f"{url}: cannot be used: {error}")
+    if isinstance(error, TypeError | AttributeError):
+        raise error  # a mistake of a program, not of the network
+    return None

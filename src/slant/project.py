@@ -98,14 +98,23 @@ class Project:
 
         verify_shards(load(self.folder("shard"), "shard"), self._progress)
 
-    def label_noise(self) -> list[dict[str, Any]]:
-        """Training examples whose label looks wrong, the likeliest first; see ``evaluate.noise``.
+    def label_noise(self, split: str = "train") -> list[dict[str, Any]]:
+        """Examples whose label looks wrong, the likeliest first; see ``evaluate.noise``.
+
+        Args:
+            split: ``train``, judged by TF-IDF models that have not seen the example, or ``test``,
+                judged by the tuned model.
 
         Raises:
-            ArtifactError: before the first ingestion.
+            ArtifactError: before the first ingestion; for ``test``, before the first evaluation.
         """
-        from slant.evaluate.noise import label_noise
+        from slant.evaluate.noise import label_noise, predicted_probabilities
 
         corpus = Corpus(load(self.folder("ingest"), "ingest"))
-        labels = LabelSet(self.settings.labels)
-        return label_noise(corpus, labels, seed=self.settings.seed)
+        labels, probabilities = LabelSet(self.settings.labels), None
+        if split == "test":
+            predictions = load(self.folder("evaluate"), "evaluate").file("predictions.parquet")
+            probabilities = predicted_probabilities(predictions, corpus.split(split), labels)
+        return label_noise(
+            corpus, labels, seed=self.settings.seed, split=split, probabilities=probabilities
+        )

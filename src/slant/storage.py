@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -24,7 +23,6 @@ __all__ = [
     "BLOCK_BYTES",
     "PATIENCE_S",
     "check_url",
-    "download",
     "is_url",
     "join_url",
     "list_urls",
@@ -32,7 +30,6 @@ __all__ = [
     "open_url",
     "read_url",
     "remove_url",
-    "upload",
     "url_exists",
     "url_version",
     "write_url",
@@ -195,28 +192,6 @@ def remove_url(url: str, *, patience_s: float = PATIENCE_S) -> None:
             fs.rm_file(path)
 
     _patiently(remove, url, patience_s, writes=True)
-
-
-def upload(source: Path, url: str, *, patience_s: float = PATIENCE_S) -> None:
-    """Copy a local file to ``url``; raises as ``write_url`` does."""
-    fs, path = _file_system(url)
-    if not source.is_file():
-        raise StorageError(f"{source}: there is no such file to copy to {url}")
-    _patiently(lambda: fs.put_file(str(source), path), url, patience_s, writes=True)
-
-
-def download(url: str, target: Path, *, patience_s: float = PATIENCE_S) -> None:
-    """Copy a file from ``url`` to ``target``, which appears once it is complete.
-
-    Raises:
-        UsageError, InputError: as ``url_version``.
-        OSError: ``target`` cannot be written.
-    """
-    partial = target.with_name(target.name + ".part")
-    with open_url(url, patience_s=patience_s) as remote, partial.open("wb") as local:
-        while block := remote.read(BLOCK_BYTES):
-            local.write(block)
-    partial.replace(target)
 
 
 def open_url(

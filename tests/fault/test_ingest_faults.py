@@ -234,6 +234,17 @@ def test_with_one_new_file_no_other_is_read_again(tmp_path: Path) -> None:
     assert work.manifest["files"] == afresh.manifest["files"]
 
 
+def test_what_a_killed_worker_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"".join(good_lines()))
+    ingest(tmp_path)
+    (done,) = (tmp_path / "work.parts").rglob("done.json")
+    done.unlink()
+    (done.parent / "00001.99.tmp").write_bytes(b"half")
+    shutil.rmtree(tmp_path / "work")
+    ingest(tmp_path)
+    assert sorted(path.name for path in done.parent.iterdir()) == ["00000.parquet", "done.json"]
+
+
 def test_parts_of_a_file_that_is_gone_are_removed(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     assert start(tmp_path, "work").wait(timeout=120) == 0

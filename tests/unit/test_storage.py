@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slant import storage
-from slant.errors import InputError, StorageError, UsageError
+from slant.errors import InputError, UsageError
 
 
 @pytest.fixture
@@ -114,18 +114,13 @@ def test_a_listed_url_begins_as_the_one_asked_for(tmp_path: Path) -> None:
     assert storage.list_urls(f"local://{tmp_path}/*.csv") == [f"local://{tmp_path}/a.csv"]
 
 
-def test_files_are_written_read_and_removed(folder: str, tmp_path: Path) -> None:
+def test_files_are_written_read_and_removed(folder: str) -> None:
     url = storage.join_url(f"{folder}/", "a.bin")
     assert not storage.url_exists(url)
     storage.write_url(url, b"one")
     assert storage.url_exists(url)
     assert not storage.url_exists(folder)
     assert storage.read_url(url) == b"one"
-    storage.download(url, tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == b"one"
-    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
-    storage.upload(tmp_path / "copy", f"{folder}/b.bin")
-    assert storage.read_url(f"{folder}/b.bin") == b"one"
     storage.remove_url(url)
     storage.remove_url(url)
     assert not storage.url_exists(url)
@@ -143,11 +138,6 @@ def test_the_version_changes_with_the_content(folder: str) -> None:
 def test_a_missing_file_is_an_error_at_once(folder: str, ask: object) -> None:
     with pytest.raises(InputError, match="there is no such file"):
         ask(f"{folder}/none")  # type: ignore[operator]
-
-
-def test_a_missing_local_file_to_upload_is_an_error(folder: str, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="there is no such file"):
-        storage.upload(tmp_path / "none", f"{folder}/a")
 
 
 def test_an_unknown_protocol_and_a_missing_library_say_what_to_do() -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from slant.cli.options import ConfigArgument, JsonOption, SetOption, open_project, show_result
+from slant.cli.options import (
+    ConfigArgument,
+    JsonOption,
+    SetOption,
+    open_project,
+    relative,
+    show_result,
+)
 from slant.errors import GateError
 
 __all__ = ["ingest", "noise", "shard"]
@@ -31,7 +38,10 @@ def ingest(
     from slant.ingest.leakage import CONTAINED, describe
 
     project = open_project(config, overrides, as_json=as_json)
-    show_result(project.run_stage("ingest"), as_json=as_json)
+    result = project.run_stage("ingest")
+    show_result(result, as_json=as_json)
+    if not as_json:
+        typer.echo(f"report    {relative(result.artifact.path / 'ingest.html')}")
     if not check_leakage:
         return
     leaks = project.find_leaks()
@@ -72,6 +82,10 @@ def noise(
     config: ConfigArgument,
     overrides: SetOption = [],
     as_json: JsonOption = False,
+    split: Annotated[
+        Literal["train", "test"],
+        typer.Option("--split", help="train: judged by TF-IDF; test: by the tuned model."),
+    ] = "train",
     most: Annotated[
         int, typer.Option("--most", min=1, help="How many to list, the likeliest first.")
     ] = _LISTED,
@@ -79,9 +93,9 @@ def noise(
     """The command; its help stands where it is added."""
     from slant.cli.table import print_noise
 
-    candidates = open_project(config, overrides, as_json=as_json).label_noise()
+    candidates = open_project(config, overrides, as_json=as_json).label_noise(split)
     if as_json:
         for candidate in candidates[:most]:
             typer.echo(json.dumps(candidate, ensure_ascii=False))
     else:
-        print_noise(candidates, most)
+        print_noise(candidates, most, split)

@@ -38,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("shard", help="Encode the corpus into MDS shards.")(data.shard)
     for stage, text in _STAGES.items():
         app.command(stage, help=text)(_stage_command(stage))
-    app.command("noise", help="List training examples whose label looks wrong.")(data.noise)
+    app.command("noise", help="List examples whose label looks wrong.")(data.noise)
 
 
 def _run_all(

@@ -22,12 +22,13 @@ def print_report(report: Mapping[str, Any]) -> None:
     console.print()
 
 
-def print_noise(candidates: Sequence[Mapping[str, Any]], most: int) -> None:
-    """Print the first ``most`` training examples whose label looks wrong."""
+def print_noise(candidates: Sequence[Mapping[str, Any]], most: int, split: str) -> None:
+    """Print the first ``most`` examples of a split whose label looks wrong."""
     from rich.table import Table
 
     table = Table(
-        title=f"{len(candidates)} training examples whose label looks wrong", title_justify="left"
+        title=f"{len(candidates)} {split} examples whose label looks wrong",
+        title_justify="left",
     )
     for column in ("document", "narrative", "label", "looks like"):
         table.add_column(column)

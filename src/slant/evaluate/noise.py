@@ -12,17 +12,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slant.corpus import Corpus
-from slant.errors import InputError
+from slant.corpus import Corpus, LabelledDocument
+from slant.errors import ArtifactError, InputError
 from slant.evaluate.baselines import Texts, tfidf
 from slant.labels import LabelSet
 
-__all__ = ["NoiseCandidates", "label_noise", "noise_candidates", "out_of_fold_probabilities"]
+__all__ = [
+    "NoiseCandidates",
+    "label_noise",
+    "noise_candidates",
+    "out_of_fold_probabilities",
+    "predicted_probabilities",
+]
 
 _LEAST_FOLDS = 3
 
@@ -220,3 +227,37 @@ def label_noise(
             found.indices.tolist(), found.suggested.tolist(), found.margins.tolist(), strict=True
         )
     ]
+
+
+def predicted_probabilities(
+    path: Path, items: Sequence[LabelledDocument], labels: LabelSet
+) -> NDArray[np.float64]:
+    """The tuned model's probabilities for held-out examples, from ``predictions.parquet``.
+
+    Args:
+        path: the file.
+        items: the examples.
+        labels: the labels there are.
+
+    Returns:
+        ``(N, L)``, in the order of ``items``. An example that the model was not asked about has
+        equal probabilities, with which it is never suspected.
+
+    Raises:
+        ArtifactError: The file is missing, damaged or of other labels.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [f"p_{label}" for label in labels]
+    try:
+        table = pq.read_table(path, columns=["document_id", "narrative_id", *names])
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(
+            f"{path}: cannot be read: {error}", hint="Run `slant evaluate` again."
+        ) from error
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    found = {(document, narrative): values for document, narrative, *values in rows}
+    equal = [1 / len(labels)] * len(labels)
+    keys = [(item.document.id, item.example.narrative_id) for item in items]
+    return np.array([found.get(key, equal) for key in keys], dtype=np.float64)

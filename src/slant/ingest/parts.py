@@ -21,33 +21,24 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, final
 
-from slant.artifacts import digest_json, storage_errors, sync_folder, write_atomically
-from slant.config.ingest_settings import DocumentSource, ExampleSource, IngestSettings
+from slant.artifacts import storage_errors, sync_folder, write_atomically
 from slant.errors import SlantError
 from slant.ingest.inputs import Inputs, Reading
-from slant.ingest.near import NUM_BANDS, band_keys, shingle_hashes
-from slant.ingest.rows import Parsed, RowParser, RowRefusedError
+from slant.ingest.part import KEY_LENGTH, PartRecipe, make_part, read_notes
 from slant.ingest.sources import Source, SourceFile
-from slant.labels import LabelSet
 from slant.progress import Progress, Task
-from slant.tables.reader import Row, file_format, read_rows
+from slant.tables.reader import Row, read_rows
 
 __all__ = ["FileParts", "make_parts", "remove_unused_parts"]
 
-_SCHEMA = "slant.parts/1"
 _DONE = "done.json"
-_NOTES = b"slant.notes"
 _CHUNK_ROWS = 1000
 _CHUNK_BYTES = 4 << 20
 _INLINE_BYTES = 2 << 20  # less than this is done before a worker process has started
-_START_CHARACTERS = 80
 _WATCH_EVERY_S = 1.0
-_KEY_LENGTH = 24
 
 
 @dataclass(frozen=True)
@@ -84,7 +75,7 @@ def make_parts(inputs: Inputs, reading: Reading, folder: Path) -> list[FileParts
     for kind, sources in (("examples", inputs.labelled), ("documents", inputs.unlabelled)):
         for source in sources:
             for file in source.files:
-                recipe = _Recipe.of(source, file, kind, reading)
+                recipe = PartRecipe.of(source, file, kind, reading)
                 key = recipe.key(inputs.fingerprints[file.name])
                 jobs.append(_Job(source, file, kind, recipe, folder / key))
     waiting = {job.folder: job for job in jobs if not (job.folder / _DONE).is_file()}
@@ -99,52 +90,8 @@ def remove_unused_parts(folder: Path, used: Sequence[FileParts]) -> None:
     """Remove the parts of files that no source has any more."""
     keep = {path.parent.name for parts in used for path in parts.paths}
     for child in folder.iterdir() if folder.is_dir() else ():
-        if child.is_dir() and child.name not in keep and len(child.name) == _KEY_LENGTH:
+        if child.is_dir() and child.name not in keep and len(child.name) == KEY_LENGTH:
             shutil.rmtree(child, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What a worker needs to parse rows; plain text, so that equal ones are found equal."""
-
-    source: str
-    settings: str
-    labels: tuple[str, ...]
-    kind: str
-    form: str
-
-    @classmethod
-    def of(cls, source: Source, file: SourceFile, kind: str, reading: Reading) -> _Recipe:
-        own = source.settings.model_dump(mode="json", exclude={"path", "limit", "sizes"})
-        form = own["format"]
-        if form == "auto":
-            form = file_format(file.name) or "auto"
-        return cls(
-            json.dumps({"path": "-", **own}, sort_keys=True),
-            json.dumps(_row_settings(reading.settings), sort_keys=True),
-            tuple(reading.labels),
-            kind,
-            form,
-        )
-
-    def key(self, fingerprint: str) -> str:
-        """Names the parts of a file of this content."""
-        made_from = {
-            "schema": _SCHEMA,
-            "content": fingerprint,
-            "recipe": [self.source, self.settings, *self.labels, self.kind, self.form],
-            "bands": NUM_BANDS,
-        }
-        return digest_json(made_from)[:_KEY_LENGTH]
-
-    def parser(self) -> RowParser:
-        kind = ExampleSource if self.kind == "examples" else DocumentSource
-        return RowParser(
-            kind.model_validate_json(self.source),
-            IngestSettings.model_construct(**_row_settings_from(self.settings)),
-            LabelSet(self.labels),
-            is_html=self.form == "html",
-        )
 
 
 @dataclass
@@ -154,28 +101,12 @@ class _Job:
     source: Source
     file: SourceFile
     kind: str
-    recipe: _Recipe
+    recipe: PartRecipe
     folder: Path
     num_parts: int = 0
     num_open: int = 0
     is_read: bool = False
     notes: Counter[str] = field(default_factory=Counter)
-
-
-# What of `ingest` has a say in a row; the rest (splits, duplicates, …) is decided afterwards.
-_ROW_SECTIONS = ("clean", "language", "duplicates", "min_characters", "max_characters")
-
-
-def _row_settings(settings: IngestSettings) -> dict[str, Any]:
-    dumped = {name: settings.model_dump(mode="json")[name] for name in _ROW_SECTIONS}
-    del dumped["duplicates"]["jaccard"]
-    return dumped
-
-
-def _row_settings_from(text: str) -> dict[str, Any]:
-    values = json.loads(text)
-    whole = IngestSettings.model_validate({"examples": [{"path": "-"}], **values})
-    return {name: getattr(whole, name) for name in _ROW_SECTIONS}
 
 
 def _load(job: _Job) -> FileParts:
@@ -190,6 +121,8 @@ def _load(job: _Job) -> FileParts:
 def _read(job: _Job, pool: _Pool, progress: Progress) -> None:
     """Cut the file into chunks and have their parts made."""
     job.folder.mkdir(parents=True, exist_ok=True)
+    for leftover in job.folder.glob("*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
     form = job.source.settings.format
     columns = job.recipe.parser().columns
     rows = read_rows(job.file.location, name=job.file.name, columns=columns, format=form)
@@ -260,12 +193,12 @@ class _Pool:
     def submit(self, job: _Job, path: Path, chunk: list[Row]) -> None:
         """Have a part made unless it is there from an earlier run."""
         if path.is_file():
-            job.notes.update(_read_notes(path))
+            job.notes.update(read_notes(path))
         elif self._executor is None:
-            job.notes.update(_make_part(job.recipe, path, chunk))
+            job.notes.update(make_part(job.recipe, path, chunk))
         else:
             job.num_open += 1
-            self._open.append((job, self._executor.submit(_make_part, job.recipe, path, chunk)))
+            self._open.append((job, self._executor.submit(make_part, job.recipe, path, chunk)))
             while len(self._open) > self._most_open:
                 self._take()
 
@@ -298,9 +231,6 @@ class _Pool:
         self.close_if_done(job)
 
 
-# --- making: the worker processes ---------------------------------------------------------------
-
-
 def _end_with(parent: int) -> None:
     """End this process when the one that started it is gone: a killed run leaves nothing behind."""
 
@@ -320,116 +250,3 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         return True
     return os.getppid() != 1
-
-
-@lru_cache(maxsize=8)
-def _parser(recipe: _Recipe) -> RowParser:
-    # Kept for the next chunk: its language model takes half a second to load.
-    return recipe.parser()
-
-
-def _make_part(recipe: _Recipe, path: Path, chunk: Sequence[Row]) -> Counter[str]:
-    """Write one part; returns its notes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    parser = _parser(recipe)
-    parser.notes.clear()
-    shingle = json.loads(recipe.settings)["duplicates"]
-    columns: dict[str, list[Any]] = {name: [] for name in _part_schema().names}
-    for row in chunk:
-        record = _record(parser, row, shingle["shingle_characters"] if shingle["near"] else 0)
-        for name, values in columns.items():
-            values.append(record.get(name))
-    schema = _part_schema().with_metadata({_NOTES: json.dumps(dict(parser.notes)).encode()})
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        pq.write_table(
-            pa.table(columns, schema=schema), partial, compression="zstd", compression_level=1
-        )
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return Counter(parser.notes)
-
-
-def _record(parser: RowParser, row: Row, shingle_characters: int) -> dict[str, Any]:
-    """A row of a part."""
-    record: dict[str, Any] = {"row": row.number, "row_digest": sha256(row.raw).digest()}
-    try:
-        if row.values is None:
-            problem = row.problem or "cannot be read"
-            raise RowRefusedError(problem, kind=problem.partition(":")[0])
-        parsed = parser.parse(row.values)
-    except RowRefusedError as refused:
-        start = row.raw[: 4 * _START_CHARACTERS].decode("utf-8", "replace")[:_START_CHARACTERS]
-        return record | {"reason": refused.reason, "kind": refused.kind, "start": start}
-    return record | _usable(parsed, shingle_characters)
-
-
-def _usable(parsed: Parsed, shingle_characters: int) -> dict[str, Any]:
-    document = parsed.document
-    bands = None
-    if shingle_characters:
-        bands = band_keys(shingle_hashes(document.text, shingle_characters)).tobytes()
-    return {
-        "id": document.id,
-        "text": document.text,
-        "lang": document.lang,
-        "lang_given": parsed.lang_given,
-        "lang_identified": document.lang_identified,
-        "lang_confidence": document.lang_confidence,
-        "source": document.source,
-        "published_at": document.published_at,
-        "url": document.url,
-        "digest": bytes.fromhex(document.digest or ""),
-        "raw_digest": bytes.fromhex(document.raw_digest or ""),
-        "changes": list(parsed.changes),
-        "narrative": parsed.narrative,
-        "label": parsed.label,
-        "annotator": parsed.annotator,
-        "own_split": parsed.own_split,
-        "bands": bands,
-    }
-
-
-@lru_cache(maxsize=1)
-def _part_schema() -> Any:
-    import pyarrow as pa
-
-    text, digest = pa.string(), pa.binary(32)
-    return pa.schema(
-        {
-            "row": pa.int64(),
-            "row_digest": digest,
-            "reason": text,  # null: the row can be used
-            "kind": text,
-            "start": text,
-            "id": text,
-            "text": text,
-            "lang": text,
-            "lang_given": text,
-            "lang_identified": text,
-            "lang_confidence": pa.float64(),
-            "source": text,
-            "published_at": pa.timestamp("us", tz="UTC"),
-            "url": text,
-            "digest": digest,
-            "raw_digest": digest,
-            "changes": pa.list_(text),
-            "narrative": text,
-            "label": text,
-            "annotator": text,
-            "own_split": text,
-            "bands": pa.binary(NUM_BANDS * 8),
-        }
-    )
-
-
-def _read_notes(path: Path) -> dict[str, int]:
-    import pyarrow.parquet as pq
-
-    notes: dict[str, int] = json.loads(pq.read_schema(path).metadata[_NOTES])
-    return notes

@@ -4,12 +4,19 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from slant.artifacts import Recipe, build, load
-from slant.corpus import Corpus
-from slant.errors import InputError
-from slant.evaluate.noise import label_noise, noise_candidates, out_of_fold_probabilities
+from slant.corpus import Corpus, LabelledDocument
+from slant.errors import ArtifactError, InputError
+from slant.evaluate.noise import (
+    label_noise,
+    noise_candidates,
+    out_of_fold_probabilities,
+    predicted_probabilities,
+)
 from slant.labels import LabelSet
 from slant.records import Document, Example, Narrative, write_jsonl, write_parquet
 
@@ -188,3 +195,28 @@ def test_too_few_texts_or_folds_are_refused():
         out_of_fold_probabilities(texts, labels, ["a", "b", "b"] * 3, num_labels=3, seed=1)
     with pytest.raises(ValueError, match="at least 3, got 2"):
         out_of_fold_probabilities(texts, labels, list("abcdefghi"), num_labels=3, folds=2, seed=1)
+
+
+def labelled(document: str, narrative: str | None) -> LabelledDocument:
+    example = Example(document, narrative, "neutral", "test", "a", "a.jsonl", 1)
+    return LabelledDocument(example, Document(document, "text"), None)
+
+
+def test_predictions_are_joined_by_document_and_narrative_whatever_their_order(tmp_path):
+    table = {
+        "document_id": ["d2", "d1", "d1"],
+        "narrative_id": [None, "n1", None],
+        "p_negative": [0.7, 0.2, 0.1],
+        "p_neutral": [0.2, 0.3, 0.1],
+        "p_positive": [0.1, 0.5, 0.8],
+    }
+    pq.write_table(pa.table(table), tmp_path / "p.parquet")
+    items = [labelled("d1", None), labelled("d1", "n1"), labelled("d3", None)]
+    found = predicted_probabilities(tmp_path / "p.parquet", items, LABELS)
+    assert found[:2].tolist() == [[0.1, 0.1, 0.8], [0.2, 0.3, 0.5]]
+    assert found[2].tolist() == pytest.approx([1 / 3] * 3)  # it was not asked about
+
+
+def test_predictions_that_cannot_be_read_are_an_error_naming_the_file(tmp_path):
+    with pytest.raises(ArtifactError, match=r"p\.parquet: cannot be read"):
+        predicted_probabilities(tmp_path / "p.parquet", [], LABELS)

@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import shutil
 import subprocess
@@ -27,12 +26,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
+
+from result import save, stamp
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "examples" / "quickstart"
-RESULT = ROOT / "benchmarks" / "results" / "ingest.md"
 LANGS = ("es", "ru", "zh", "tl", "en")
 NEAR_SHARE, GARBAGE_SHARE, EDITED_SHARE = 0.10, 0.01, 0.02
 NUM_FILES = 10
@@ -193,8 +192,7 @@ def run(folder: Path, num: int) -> None:
     lines = [
         "# Ingestion",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {workers} cores, Python "
-        f"{platform.python_version()}: `python benchmarks/bench_ingest.py --documents {num}`",
+        f"{stamp()}: `python benchmarks/bench_ingest.py --documents {num}`",
         "",
         f"{num:,} rows, {size / 1e9:.2f} GB of JSONL in {NUM_FILES} files; language, "
         "near-duplicates and the report included.",
@@ -210,11 +208,8 @@ def run(folder: Path, num: int) -> None:
         f"| near-duplicates set aside | {duplicates['near']:,} |",
         f"| exact duplicates set aside | {duplicates['exact']:,} |",
         f"| kept after the new file | {again['documents']['unlabelled']:,} |",
-        "",
     ]
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text("\n".join(lines), "utf-8")
-    print("\n".join(lines))
+    save("ingest", lines)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from py3langid.langid import MODEL_FILE
 from py3langid.langid import LanguageIdentifier as Model
+from result import save, stamp
 
 from slant.config.ingest_settings import LanguageSettings
 from slant.ingest.language import LanguageIdentifier
 
-RESULT = Path(__file__).parent / "results" / "language.md"
 SOURCES = (
     "labelled/es_elecciones_headlines", "labelled/ru_rusentne", "labelled/zh_cstance",
     "labelled/tl_firecs", "labelled/en_newsmtsc", "unlabelled/es", "unlabelled/ru",
@@ -97,8 +95,7 @@ def main() -> None:
     lines = [
         "# Language identification",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores (one used), "
-        f"Python {platform.python_version()}: `python benchmarks/bench_language.py`.",
+        f"{stamp()}, one core used: `python benchmarks/bench_language.py`.",
         "",
         f"Candidates: {', '.join(settings.candidates)}. Used: share of the answers with a "
         f"confidence of {settings.min_confidence} or more, which is what ingestion goes by; wrong: "
@@ -115,11 +112,8 @@ def main() -> None:
         "| language | by | accuracy | time each |",
         "|---|---|---:|---:|",
         *long_rows,
-        "",
     ]
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text("\n".join(lines), "utf-8")
-    print("\n".join(lines))
+    save("language", lines)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,15 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import random
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from result import save, stamp
 from scipy import sparse
 
 from slant.ingest.near import (
@@ -39,7 +38,6 @@ from slant.ingest.near import (
 )
 from slant.progress import SilentProgress
 
-RESULT = Path(__file__).parent / "results" / "near_duplicates.md"
 LENGTH = 5
 THRESHOLD = 0.8
 LONG, SHORT = 2000, 140
@@ -301,8 +299,7 @@ def main() -> None:
     lines = [
         "# Near-duplicates",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores (one used), "
-        f"Python {platform.python_version()}: `python benchmarks/bench_near_duplicates.py`. "
+        f"{stamp()}, one core used: `python benchmarks/bench_near_duplicates.py`. "
         "Rates: per second of processor time.",
         "",
         f"Shingles of {LENGTH} characters, Jaccard ≥ {THRESHOLD}. Candidates: recall of sketches. "
@@ -342,9 +339,7 @@ def main() -> None:
             if not importlib.util.find_spec(library)
         ),
     ]
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text("\n".join(lines), "utf-8")
-    print("\n".join(lines))
+    save("near_duplicates", lines)
 
 
 if __name__ == "__main__":

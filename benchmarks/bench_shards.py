@@ -17,19 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from result import save, stamp
 
 from slant.shards.writer import ShardWriter
 
-RESULT = Path(__file__).resolve().parent / "results" / "shards.md"
 NUM_SAMPLES = 60_000
 SEQUENCE_TOKENS = 512
 SIZE_LIMIT_BYTES = 16 * 1024**2
@@ -112,12 +110,6 @@ def compare(peer: str, folder: Path, their_folder: Path, order: str, rounds: int
     )
 
 
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
-
-
 def header(rounds: int) -> str:
     what = " ".join((__doc__ or "").partition("\n\n    sh")[0].split())
     how = " ".join((__doc__ or "").split("\n\n")[2].split())
@@ -128,14 +120,13 @@ def header(rounds: int) -> str:
     sh tests/interop/setup.sh
     python benchmarks/bench_shards.py .venv-interop/bin/python --rounds {rounds}
 
-{datetime.now(UTC):%Y-%m-%d}, {processor()}, Python {platform.python_version()},
+{stamp()},
 mosaicml-streaming 0.13.0; {NUM_SAMPLES:,} samples of {SEQUENCE_TOKENS} token ids (2 kB) in shards
 of {SIZE_LIMIT_BYTES >> 20} MiB; medians of {rounds} rounds. The bar is a ratio of 1.
 
 | shards | order | ShardReader, samples/s | LocalDataset, samples/s | ratio |\
  ShardReader, from to | LocalDataset, from to |
-|---|---|---|---|---|---|---|
-"""
+|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -156,7 +147,7 @@ def main() -> None:
             for order in ("random", "sequential"):
                 rows.append(compare(arguments.peer, folder, their_folder, order, arguments.rounds))
                 print(rows[-1], flush=True)
-    RESULT.write_text(header(arguments.rounds) + "\n".join(rows) + "\n", "utf-8")
+    save("shards", [header(arguments.rounds), *rows])
 
 
 if __name__ == "__main__":

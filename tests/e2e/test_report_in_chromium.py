@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.chromium import CHROMIUM, Page
+from e2e.chromium import Page
 from slant.evaluate.report_html import render_report
 from unit.evaluate.sample_report import sample_report
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium binary on this machine")
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    page = Page(tmp_path_factory.mktemp("chromium"))
-    yield page
-    page.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,8 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from slant.config.section import PositiveInt, Section, Share
-from slant.errors import UsageError
-from slant.storage import check_url, is_url
+from slant.config.section import Location, PositiveInt, Section, Share
 
 __all__ = [
     "CleanSettings",
@@ -104,7 +101,7 @@ class SplitShares(Section):
 class DocumentSource(Section):
     """One source of unlabelled documents."""
 
-    path: str
+    path: Location
     """File, folder or glob, relative to slant.yaml, or a URL (`s3://`, `gs://`, `abfs://`,
     `hf://`); `${NAME}` is replaced from the environment."""
     format: Literal[
@@ -129,18 +126,6 @@ class DocumentSource(Section):
     """Kind of source of all rows, where there is no column for it."""
     limit: PositiveInt | None = None
     """Take at most this many documents, chosen by digest (the same ones every time)."""
-
-    @field_validator("path")
-    @classmethod
-    def _holds_no_credentials(cls, value: str) -> str:
-        if is_url(value):
-            try:
-                check_url(value)
-            except UsageError as error:
-                # Not a ValueError: its message would show the value.
-                words = f"{error.message.partition(': ')[2]}. {error.hint}"
-                raise PydanticCustomError("secret", "{words}", {"words": words}) from None
-        return value
 
 
 class ExampleSource(DocumentSource):

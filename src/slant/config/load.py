@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from slant.config.overrides import apply_overrides
 from slant.config.problems import report_invalid, shown
 from slant.config.settings import ProjectSettings
-from slant.config.yaml_tree import Place, Tree, dump_yaml, parse_yaml
+from slant.config.yaml_tree import KeyPath, Place, Tree, dump_yaml, parse_yaml
 from slant.errors import ConfigError, ConfigProblem, UsageError, did_you_mean
 
 __all__ = ["dump_settings", "expand_variables", "load_settings"]
@@ -27,8 +27,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> ProjectSettings:
     """Read and check a slant.yaml.
 
-    The settings keep ``${NAME}`` in the paths of sources as written, so that a saved copy holds no
-    path of this machine; ``expand_variables`` puts their values in.
+    The settings keep ``${NAME}`` in paths and URLs as written, so that a saved copy holds no path
+    of this machine; ``expand_variables`` puts their values in.
 
     Args:
         path: The file.
@@ -38,7 +38,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> ProjectSettings:
 
     Raises:
         UsageError: ``path`` cannot be read.
-        ConfigError: The file or an override is not YAML, or does not fit the settings, or a source
+        ConfigError: The file or an override is not YAML, or does not fit the settings, or a path
             names an environment variable that is not set. Holds all problems, in file order.
     """
     tree = _read(path)
@@ -110,15 +110,25 @@ def _read(path: Path) -> Tree:
 
 
 def _check_variables(tree: Tree) -> None:
-    """Note every source whose path names a variable that is not set: now, not hours later."""
-    ingest = tree.data.get("ingest") if isinstance(tree.data, dict) else None
+    """Note every path that names a variable that is not set: now, not hours later."""
+    for key, location in _locations(tree.data):
+        for name in _unset_variables(location):
+            tree.report(key, f"environment variable {name} is not set; {_advice_to_set(name)}")
+
+
+def _locations(data: object) -> Iterator[tuple[KeyPath, str]]:
+    """The paths and URLs in which variables are replaced, wherever the file has them."""
+    sections = data if isinstance(data, dict) else {}
+    shard, ingest = sections.get("shard"), sections.get("ingest")
+    owners: dict[KeyPath, object] = {("shard", "to"): shard}
     for kind in ("documents", "examples"):
         sources = ingest.get(kind) if isinstance(ingest, dict) else None
         for index, source in enumerate(sources if isinstance(sources, list) else []):
-            path = source.get("path") if isinstance(source, dict) else None
-            for name in _unset_variables(path) if isinstance(path, str) else []:
-                message = f"environment variable {name} is not set; {_advice_to_set(name)}"
-                tree.report(("ingest", kind, index, "path"), message)
+            owners["ingest", kind, index, "path"] = source
+    for key, owner in owners.items():
+        location = owner.get(key[-1]) if isinstance(owner, dict) else None
+        if isinstance(location, str):
+            yield key, location
 
 
 def _unset_variables(value: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from slant.config.ingest_settings import IngestSettings
-from slant.config.section import PositiveInt, Section, Share
+from slant.config.section import Location, PositiveInt, Section, Share
 from slant.errors import did_you_mean
 
 __all__ = [
@@ -77,7 +77,7 @@ class ShardSettings(Section):
     """Length of a packed row of documents for domain adaptation."""
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.10
     """Share of the unlabelled documents kept aside to measure perplexity on."""
-    to: str | None = None
+    to: Location | None = None
     """Folder or URL (`s3://bucket/shards`) that the shards are written to and read from; without
     it they lie beside the other artifacts. `${NAME}` is replaced from the environment."""
     cache_bytes: Annotated[int, Field(ge=1 << 20)] = 10 << 30

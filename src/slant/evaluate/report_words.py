@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slant.page.languages import language
+from slant.page.words import score
 
 __all__ = [
     "Figure",
@@ -42,11 +43,6 @@ _SHORT_NAMES = {
     "tfidf": "TF-IDF",
     "majority": "Majority",
 }
-
-
-def score(value: float) -> str:
-    """``0.71``."""
-    return f"{value:.2f}"
 
 
 def interval(figure: Figure) -> str:

@@ -25,13 +25,17 @@ from slant.ingest.sources import Source, SourceFile
 from slant.labels import LabelSet
 from slant.tables.reader import Row, file_format
 
-__all__ = ["KEY_LENGTH", "PartRecipe", "make_part", "read_notes"]
+__all__ = ["KEY_LENGTH", "START_CHARACTERS", "PartRecipe", "make_part", "read_notes"]
 
 KEY_LENGTH = 24
 """Characters of the name of a file's parts."""
+START_CHARACTERS = 80
+"""How much of a text is shown where a report tells of it."""
 _SCHEMA = "slant.parts/1"
 _NOTES = b"slant.notes"
-_START_CHARACTERS = 80
+# What of `ingest` has a say in a row; the rest (splits, similarity, …) is decided afterwards.
+_ROW_SETTINGS = {"clean", "language", "duplicates", "min_characters", "max_characters"}
+_NOT_OF_ROWS = {"duplicates": {"jaccard"}}
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,12 @@ class PartRecipe:
         form = own["format"]
         if form == "auto":
             form = file_format(file.name) or "auto"
+        settings = reading.settings.model_dump(
+            mode="json", include=_ROW_SETTINGS, exclude=_NOT_OF_ROWS
+        )
         return cls(
             json.dumps({"path": "-", **own}, sort_keys=True),
-            json.dumps(_row_settings(reading.settings), sort_keys=True),
+            json.dumps(settings, sort_keys=True),
             tuple(reading.labels),
             kind,
             form,
@@ -69,31 +76,20 @@ class PartRecipe:
         }
         return digest_json(made_from)[:KEY_LENGTH]
 
+    def row_settings(self) -> IngestSettings:
+        """What has a say in a row, as it was set; all else has its default."""
+        values = {"examples": [{"path": "-"}], **json.loads(self.settings)}
+        return IngestSettings.model_validate(values)
+
     def parser(self) -> RowParser:
         """What reads the rows."""
         kind = ExampleSource if self.kind == "examples" else DocumentSource
         return RowParser(
             kind.model_validate_json(self.source),
-            IngestSettings.model_construct(**_row_settings_from(self.settings)),
+            self.row_settings(),
             LabelSet(self.labels),
             is_html=self.form == "html",
         )
-
-
-# What of `ingest` has a say in a row; the rest (splits, duplicates, …) is decided afterwards.
-_ROW_SECTIONS = ("clean", "language", "duplicates", "min_characters", "max_characters")
-
-
-def _row_settings(settings: IngestSettings) -> dict[str, Any]:
-    dumped = {name: settings.model_dump(mode="json")[name] for name in _ROW_SECTIONS}
-    del dumped["duplicates"]["jaccard"]
-    return dumped
-
-
-def _row_settings_from(text: str) -> dict[str, Any]:
-    values = json.loads(text)
-    whole = IngestSettings.model_validate({"examples": [{"path": "-"}], **values})
-    return {name: getattr(whole, name) for name in _ROW_SECTIONS}
 
 
 @lru_cache(maxsize=8)
@@ -109,10 +105,11 @@ def make_part(recipe: PartRecipe, path: Path, chunk: Sequence[Row]) -> Counter[s
 
     parser = _parser(recipe)
     parser.notes.clear()
-    shingle = json.loads(recipe.settings)["duplicates"]
+    duplicates = recipe.row_settings().duplicates
+    shingle_characters = duplicates.shingle_characters if duplicates.near else 0
     columns: dict[str, list[Any]] = {name: [] for name in _part_schema().names}
     for row in chunk:
-        record = _record(parser, row, shingle["shingle_characters"] if shingle["near"] else 0)
+        record = _record(parser, row, shingle_characters)
         for name, values in columns.items():
             values.append(record.get(name))
     schema = _part_schema().with_metadata({_NOTES: json.dumps(dict(parser.notes)).encode()})
@@ -138,7 +135,7 @@ def _record(parser: RowParser, row: Row, shingle_characters: int) -> dict[str, A
             raise RowRefusedError(problem, kind=problem.partition(":")[0])
         parsed = parser.parse(row.values)
     except RowRefusedError as refused:
-        start = row.raw[: 4 * _START_CHARACTERS].decode("utf-8", "replace")[:_START_CHARACTERS]
+        start = row.raw[: 4 * START_CHARACTERS].decode("utf-8", "replace")[:START_CHARACTERS]
         return record | {"reason": refused.reason, "kind": refused.kind, "start": start}
     return record | _usable(parsed, shingle_characters)
 

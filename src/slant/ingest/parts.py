@@ -126,7 +126,9 @@ def _read(job: _Job, pool: _Pool, progress: Progress) -> None:
     form = job.source.settings.format
     columns = job.recipe.parser().columns
     rows = read_rows(job.file.location, name=job.file.name, columns=columns, format=form)
-    with progress.task(f"read {Path(job.file.name).name}", _megabytes(job.file), "MB") as task:
+    size = _size(job.file)
+    total = None if size is None else max(1, round(size / 1_000_000))
+    with progress.task(f"read {Path(job.file.name).name}", total, "MB") as task:
         for chunk in _chunks(rows, task):
             path = job.folder / f"{job.num_parts:05}.parquet"
             job.num_parts += 1
@@ -152,11 +154,6 @@ def _chunks(rows: Iterator[Row], task: Task) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _megabytes(file: SourceFile) -> int | None:
-    path = Path(file.location)
-    return max(1, round(path.stat().st_size / 1_000_000)) if path.is_file() else None
-
-
 @contextmanager
 def _pool(jobs: Sequence[_Job], workers: int) -> Iterator[_Pool]:
     """Worker processes, or none where starting them would take longer than the work."""
@@ -177,6 +174,7 @@ def _pool(jobs: Sequence[_Job], workers: int) -> Iterator[_Pool]:
 
 
 def _size(file: SourceFile) -> int | None:
+    """Bytes of a file of this machine; None for one at a URL."""
     path = Path(file.location)
     return path.stat().st_size if path.is_file() else None
 

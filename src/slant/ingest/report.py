@@ -15,11 +15,22 @@ from typing import Any, final
 from slant.ingest.candidates import LabelledPair
 from slant.ingest.inputs import SCHEMA
 from slant.ingest.ledger import Ledger
+from slant.ingest.part import START_CHARACTERS
 from slant.ingest.write import PlacedPair, RejectedRow
 from slant.labels import LabelSet
 from slant.records import OVERALL, SPLITS
 
-__all__ = ["SCHEMA", "UNDETERMINED", "DocumentFigures", "TokenCounter", "example_figures"]
+__all__ = [
+    "SCHEMA",
+    "UNDETERMINED",
+    "DocumentFigures",
+    "RejectedFigures",
+    "TokenCounter",
+    "breakdown",
+    "contradictions",
+    "example_figures",
+    "listed_contradictions",
+]
 
 UNDETERMINED = "und"
 """The language of documents without one, in counts (BCP 47)."""
@@ -29,7 +40,6 @@ _LISTED_REASONS = 50
 _LISTED_CONTRADICTIONS = 50
 _LISTED_DISAGREEMENTS = 50
 _SAMPLES = 3
-_START_CHARACTERS = 80
 _COUNTED_TEXTS = 1000
 _UNKNOWN = "unknown"
 
@@ -42,17 +52,17 @@ class TokenCounter:
     limit: int
 
 
-def start_of(text: str) -> str:
+def _start_of(text: str) -> str:
     """The first characters of a text, on one line."""
-    line = " ".join(text[: 2 * _START_CHARACTERS].split())
-    return line if len(line) <= _START_CHARACTERS else line[:_START_CHARACTERS] + "…"
+    line = " ".join(text[: 2 * START_CHARACTERS].split())
+    return line if len(line) <= START_CHARACTERS else line[:START_CHARACTERS] + "…"
 
 
 # --- examples -----------------------------------------------------------------------------------
 
 
 def example_figures(placed: Sequence[PlacedPair], labels: LabelSet) -> dict[str, Any]:
-    """``examples`` (by split, language and label) and the labelled half of ``breakdown``."""
+    """How many examples there are, by split, language and label: ``examples``."""
     counts = Counter(
         (one.split, one.pair.first.lang or UNDETERMINED, one.pair.label) for one in placed
     )
@@ -113,10 +123,11 @@ class DocumentFigures:
         self.num_changed += sum(map(bool, changes))
         self.changes.update(kind for kinds in changes for kind in kinds)
         self._add_languages(batch)
-        sizes = pc.utf8_length(batch.column("text")).to_pylist()
-        for lang, size in zip(langs, sizes, strict=True):
-            self.lengths[lang][size] += 1
-        if self.counter:
+        if self.counter is None:
+            sizes = pc.utf8_length(batch.column("text")).to_pylist()
+            for lang, size in zip(langs, sizes, strict=True):
+                self.lengths[lang][size] += 1
+        else:
             self._sample(langs, batch)
 
     def _add_languages(self, batch: Any) -> None:
@@ -130,7 +141,7 @@ class DocumentFigures:
             self.disagreements[key] += 1
             if len(self.samples[key]) < _SAMPLES:
                 row = batch.slice(index, 1)
-                start = start_of(row.column("text")[0].as_py())
+                start = _start_of(row.column("text")[0].as_py())
                 id_ = row.column("id")[0].as_py()
                 self.samples[key].append({"id": id_, "start": start, "confidence": confidence})
 
@@ -269,7 +280,7 @@ def listed_contradictions(
         {
             "places": [f"{pair.first.where}: {pair.label}" for pair in group],
             "narrative": group[0].first.narrative or OVERALL,
-            "start": start_of(texts(group[0])),
+            "start": _start_of(texts(group[0])),
             "kind": "near",
         }
         for group in groups[:_LISTED_CONTRADICTIONS]
@@ -282,7 +293,6 @@ class RejectedFigures:
     """What is noted while rejected rows are written."""
 
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    contradictions: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, row: RejectedRow) -> None:
         """Note a row."""
@@ -293,7 +303,7 @@ class RejectedFigures:
                     "reason": record.reason,
                     "file": record.file,
                     "row": record.row,
-                    "start": start_of(row.start),
+                    "start": _start_of(row.start),
                 }
             )
 

@@ -6,10 +6,12 @@ or empty: then nothing is said about it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from slant.ingest.part import START_CHARACTERS
 from slant.page.languages import language
+from slant.page.words import listed, score
 
 __all__ = [
     "count",
@@ -38,7 +40,6 @@ __all__ = [
 Report = Mapping[str, Any]
 
 _SPACE = "\N{NO-BREAK SPACE}"
-_EXCERPT_CHARACTERS = 80
 _MOST_LANGUAGES = 6  # named one by one in a sentence
 
 
@@ -61,11 +62,6 @@ def share(part: float, whole: float) -> str:
     else:
         text = f"{percent:.0f}"
     return f"{text}{_SPACE}%"
-
-
-def score(value: float | None) -> str:
-    """``0.71``, ``−0.05``, or a dash where there is none."""
-    return "–" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def plural(number: int, name: str) -> str:
@@ -92,9 +88,9 @@ def legible(text: str) -> str:
 def excerpt(text: str | None) -> str:
     """The beginning of a text, with a mark where it was cut."""
     start = text or ""
-    if len(start.rstrip("…")) <= _EXCERPT_CHARACTERS:
+    if len(start.rstrip("…")) <= START_CHARACTERS:
         return start
-    return start[:_EXCERPT_CHARACTERS] + "…"
+    return start[:START_CHARACTERS] + "…"
 
 
 def _joins(character: str) -> bool:
@@ -198,13 +194,6 @@ def summary(report: Report) -> list[str]:
             named.append(f"{len(languages) - _MOST_LANGUAGES} more")
         sentences.append(f"By language: {listed(named)}.")
     return sentences
-
-
-def listed(parts: Sequence[str]) -> str:
-    """``a, b and c``."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def tiles(report: Report) -> list[tuple[str, str, str]]:

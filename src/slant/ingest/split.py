@@ -22,7 +22,7 @@ and an example with a split of its own keeps it, unless that leaks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -40,6 +40,7 @@ from slant.ingest.members import (
     rank,
     strongest_split,
 )
+from slant.page.words import listed
 
 __all__ = ["Member", "assign_splits", "heldout_narratives", "own_split", "rank"]
 
@@ -348,7 +349,7 @@ def _check_not_empty(
         where = pool or "ingest.examples"
         raise InputError(
             f"{where}: {_num(count, 'different document')} cannot fill the splits: nothing is left "
-            f"for {_joined(empty)}",
+            f"for {listed(empty)}",
             hint="Give more examples, or set shares that are not needed to 0 under `ingest.split`.",
         )
 
@@ -359,8 +360,3 @@ def _is_asked(split: str, pool: str, shares: SplitShares) -> bool:
 
 def _num(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _joined(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,8 @@ def _cells(
     """The column of the part and the row in it, for each place."""
     import pyarrow.parquet as pq
 
-    held, column = (-1, -1), None
-    for file, part, row in places:
-        if (file, part) != held:
-            table = pq.read_table(files[file].paths[part], columns=[name])
-            column, held = table.column(name).combine_chunks(), (file, part)
-        yield column, row
+    for (file, part), inside in groupby(places, key=lambda place: place[:2]):
+        table = pq.read_table(files[file].paths[part], columns=[name])
+        column = table.column(name).combine_chunks()
+        for _, _, row in inside:
+            yield column, row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,16 @@ def _narrative_id(text: str) -> str:
     return f"n-{sha256(text.encode()).hexdigest()[:12]}"
 
 
+def _narrative_id_of(pair: LabelledPair) -> str | None:
+    text = pair.first.narrative
+    return _narrative_id(text) if text else None
+
+
 def _example(one: PlacedPair) -> Example:
     first, verdict = one.pair.first, one.pair.verdict
     return Example(
         document_id=first.id,
-        narrative_id=_narrative_id(first.narrative) if first.narrative else None,
+        narrative_id=_narrative_id_of(one.pair),
         label=one.pair.label,
         split=one.split,
         dataset=first.source.dataset,
@@ -75,12 +81,11 @@ def _example(one: PlacedPair) -> Example:
 
 def _judgements(placed: Iterable[PlacedPair]) -> Iterator[Judgement]:
     for one in placed:
-        first = one.pair.first
         for row in one.pair.judgements:
             if row.annotator is not None:
                 yield Judgement(
-                    document_id=first.id,
-                    narrative_id=_narrative_id(first.narrative) if first.narrative else None,
+                    document_id=one.pair.first.id,
+                    narrative_id=_narrative_id_of(one.pair),
                     annotator=row.annotator,
                     label=row.label,
                     dataset=row.source.dataset,
@@ -136,16 +141,9 @@ def _batches(
     files: Sequence[FileParts], places: Iterable[Place], clusters: dict[bytes, bytes]
 ) -> Iterator[tuple[int, Any]]:
     """The rows at ``places``, which are sorted, a part at a time, as documents."""
-    part: tuple[int, int] | None = None
-    rows: list[int] = []
-    for file, number, row in places:
-        if part is not None and (file, number) != part:
-            yield part[0], _documents(files[part[0]].paths[part[1]], rows, clusters)
-            rows = []
-        part = (file, number)
-        rows.append(row)
-    if part is not None:
-        yield part[0], _documents(files[part[0]].paths[part[1]], rows, clusters)
+    for (file, part), inside in groupby(places, key=lambda place: place[:2]):
+        rows = [row for _, _, row in inside]
+        yield file, _documents(files[file].paths[part], rows, clusters)
 
 
 def _documents(path: Path, rows: list[int], clusters: dict[bytes, bytes]) -> Any:

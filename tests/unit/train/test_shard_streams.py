@@ -119,11 +119,13 @@ def test_names_in_braces_come_from_the_environment(
         shard(inputs, tmp_path / "shard", to="${SHARDS}/x")
 
 
-def test_credentials_in_the_address_are_refused(
-    inputs: tuple[Artifact, BaseModel], tmp_path: Path
+def test_credentials_in_the_value_of_a_variable_are_refused(
+    inputs: tuple[Artifact, BaseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="credentials"):
-        shard(inputs, tmp_path / "shard", to="s3://key:secret@bucket/x")
+    monkeypatch.setenv("SHARDS", "s3://key:secret@bucket")
+    with pytest.raises(UsageError, match="credentials") as caught:
+        shard(inputs, tmp_path / "shard", to="${SHARDS}/x")
+    assert "secret" not in str(caught.value)
 
 
 def test_another_recipe_goes_to_another_folder_and_leaves_the_old_one(

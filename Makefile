@@ -8,7 +8,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check interop format clean
+.PHONY: setup demo test check interop mlflow format clean
 
 # The demo needs less than the tests: no linters, no servers.
 setup: $(VENV)/.installed
@@ -38,6 +38,12 @@ demo: $(VENV)/.runs
 interop: setup
 	PYTHON=$(BIN)/python sh tests/interop/setup.sh .venv-interop
 	SLANT_MDS_PYTHON=.venv-interop/bin/python $(BIN)/python -m pytest tests/interop
+
+# The server does not install beside slant: it wants an older pyarrow.
+mlflow: setup
+	$(PYTHON) -m venv .venv-mlflow
+	.venv-mlflow/bin/python -m pip install -qq --disable-pip-version-check 'mlflow==3.17.2'
+	SLANT_MLFLOW_SERVER=.venv-mlflow/bin/mlflow $(BIN)/python -m pytest tests/server
 
 test: setup
 	$(BIN)/python -m pytest

@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, final
 from slant.artifacts import Artifact, Recipe, find, load, storage_errors, write_atomically
 from slant.config.load import dump_settings
 from slant.config.settings import ProjectSettings
-from slant.errors import ArtifactError, GateError, UsageError
+from slant.errors import ArtifactError, GateError, SlantError, UsageError
 from slant.labels import LabelSet
 from slant.memory import release_memory
 from slant.progress import Progress
+from slant.train.environment import in_world, rank
 
 if TYPE_CHECKING:
     from slant.evaluate.stage import Subject
     from slant.ingest.report import TokenCounter
     from slant.model.base import BaseModel
+    from slant.plan.estimate import Plan
+    from slant.plan.tokens import TokenCounts
 
 __all__ = ["STAGES", "Pipeline", "StageResult"]
 
 STAGES = ("ingest", "shard", "adapt", "tune", "evaluate", "export")
+_TRAINED = ("adapt", "tune")
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,14 @@ class Pipeline:
 
         Raises:
             GateError: the evaluation's gate was not met; the report is there, the bundle is not.
+            UsageError: this process is one of several.
         """
+        if in_world():
+            raise UsageError(
+                "slant run is one process, and this is one of several",
+                hint="Under torchrun run `slant adapt` and `slant tune`; the rest without it. Or "
+                "set train.devices, and slant starts torchrun itself.",
+            )
         self._save_settings()
         results = []
         for stage in self.stages:
@@ -101,6 +112,11 @@ class Pipeline:
         """
         if stage not in self.stages:
             raise UsageError(f"{stage} is null in the configuration: there is nothing to run")
+        if in_world() and stage not in _TRAINED:
+            raise UsageError(
+                f"slant {stage} is one process, and this is one of several",
+                hint=f"Only {' and '.join(_TRAINED)} run under torchrun.",
+            )
         self._save_settings()
         for before in self.stages[: self.stages.index(stage)]:
             artifact = load(self.folder(before), before)
@@ -112,12 +128,44 @@ class Pipeline:
             self._artifacts[before] = artifact
         return self._run(stage)
 
+    def plan(self, card: str | None = None) -> Plan:
+        """What the training stages take; see ``plan.estimate``."""
+        from slant.plan.estimate import make_plan
+        from slant.plan.tokens import counts_of_shards
+
+        counts: TokenCounts | None
+        if shards := find(self.folder("shard"), "shard"):
+            counts, note = counts_of_shards(shards), ""
+        else:
+            counts, note = self._guessed_counts()
+        return make_plan(self._settings, self._start, counts=counts, counts_note=note, card=card)
+
+    def _guessed_counts(self) -> tuple[TokenCounts | None, str]:
+        """Tokens by the size of the input files, or why that cannot be told."""
+        from slant.ingest.sources import find_sources
+        from slant.plan.tokens import InputFile, counts_of_files
+
+        ingest, names = self._settings.ingest, dict[str, str]()
+        try:
+            sources = find_sources("documents", ingest.documents, self._start, names)
+            sources += find_sources("examples", ingest.examples, self._start, names)
+            files = [
+                InputFile.of(source.settings, file.location, file.name, num_files=len(source.files))
+                for source in sources
+                for file in source.files
+            ]
+            return counts_of_files(self._settings, files), ""
+        except SlantError as error:
+            return None, f"not known: {error.message}"
+
     def check_gate(self) -> None:
         """Raises GateError if the evaluation did not meet the configuration's bounds."""
         if unmet := self._artifacts["evaluate"].facts["gate_unmet"]:
             raise GateError("; ".join(unmet), hint="The report says where the model falls short.")
 
     def _save_settings(self) -> None:
+        if rank() > 0:
+            return
         with storage_errors(self._work):
             self._work.mkdir(parents=True, exist_ok=True)
             write_atomically(self._work / "slant.resolved.yaml", dump_settings(self._settings))
@@ -193,7 +241,7 @@ class Pipeline:
         if stage == "tune":
             from slant.train.tune import tune_recipe
 
-            return tune_recipe(self._settings, done["shard"], self._tuning_base)
+            return tune_recipe(self._settings, done["shard"], self._tuning_base, self._start)
         if stage == "evaluate":
             from slant.evaluate.stage import evaluate_recipe
 
@@ -239,16 +287,25 @@ class Pipeline:
                 start=self._start,
             )
         if stage == "adapt":
+            from slant.plan.fit import check_fit
             from slant.train.adapt import run_adapt
 
+            check_fit(settings, "adapt", self._base.folder, progress)
             return run_adapt(
                 settings, shards=done["shard"], base=self._base, out=out, progress=progress
             )
         if stage == "tune":
+            from slant.plan.fit import check_fit
             from slant.train.tune import run_tune
 
+            check_fit(settings, "tune", self._tuning_base.folder, progress)
             return run_tune(
-                settings, shards=done["shard"], base=self._tuning_base, out=out, progress=progress
+                settings,
+                shards=done["shard"],
+                base=self._tuning_base,
+                out=out,
+                progress=progress,
+                start=self._start,
             )
         if stage == "evaluate":
             from slant.evaluate.stage import run_evaluate

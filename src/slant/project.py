@@ -17,6 +17,7 @@ from slant.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from slant.ingest.leakage import Leak
+    from slant.plan.estimate import Plan
 
 __all__ = ["Project"]
 
@@ -75,6 +76,18 @@ class Project:
         artifact = load(self.folder("evaluate"), "evaluate")
         content: dict[str, Any] = json.loads(artifact.file("report.json").read_text("utf-8"))
         return content
+
+    def plan(self, card: str | None = None) -> Plan:
+        """What training takes on a card: memory, speed, hours, cost. Nothing is trained or made.
+
+        Args:
+            card: its name; None: that of ``plan.card``.
+
+        Raises:
+            UsageError: there is no such card or base model.
+            ModelError: the sizes of the base model cannot be found out.
+        """
+        return self._pipeline.plan(card)
 
     def find_leaks(self) -> list[Leak]:
         """Texts that stand on two sides of a split of the ingested corpus; see ``ingest.leakage``.

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from forking import forking
 from s3_server import S3Server, s3_server
-from shard_worker import prepare_shard, shard_worker
+from shard_worker import prepare_shard
 from slant.artifacts import load
 from slant.errors import ShardError
 from slant.progress import SilentProgress
@@ -256,15 +257,15 @@ def test_a_stage_that_writes_to_s3_survives_its_own_kills_and_those_of_the_serve
     # In larger shards: every request to this server takes its time.
     prepare_shard(tmp_path / "there", shard={"to": url, "size_limit_bytes": 8000})
     rng = random.Random(5)
-    with shard_worker(tmp_path / "here") as worker:
-        worker.run(tmp_path / "here" / "out")
+    with forking("shard_worker:run_prepared") as worker:
+        worker.run(tmp_path / "here", tmp_path / "here" / "out")
     out = tmp_path / "there" / "out"
     kills = 0
-    with shard_worker(tmp_path / "there") as worker:
+    with forking("shard_worker:run_prepared") as worker:
         for _ in range(6):
-            kills += worker.run(out, kill_after_s=rng.uniform(0.1, 1.0))
+            kills += worker.run(tmp_path / "there", out, kill_after_s=rng.uniform(0.1, 1.0))
         with away_for(server, 0.4):
-            worker.run(out)
+            worker.run(tmp_path / "there", out)
     assert kills >= 3
     here, there = (load(tmp_path / name / "out", "shard") for name in ("here", "there"))
     assert stream_names(there) == stream_names(here)

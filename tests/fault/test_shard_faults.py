@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from shard_worker import prepare_shard, shard_worker
+from forking import forking
+from shard_worker import prepare_shard
 from slant.artifacts import digest_file, find
 from slant.errors import ShardError
 from slant.shards.reader import ShardReader
@@ -279,20 +280,20 @@ def test_a_stage_killed_at_twenty_random_moments_ends_like_one_that_was_not(tmp_
     prepare_shard(tmp_path)
     rng = random.Random(3)
     kills = resumed = 0
-    with shard_worker(tmp_path) as worker:
-        worker.run(tmp_path / "whole")
+    with forking("shard_worker:run_prepared") as worker:
+        worker.run(tmp_path, tmp_path / "whole")
         started = time.monotonic()
-        worker.run(tmp_path / "timed")
+        worker.run(tmp_path, tmp_path / "timed")
         seconds = time.monotonic() - started
         whole = stage_files(tmp_path / "whole")
         assert len([name for name in whole if "shard." in name]) > 60
         while kills < 20:
             out = tmp_path / f"killed-{resumed}"
-            killed = worker.run(out, kill_after_s=rng.uniform(0, seconds))
+            killed = worker.run(tmp_path, out, kill_after_s=rng.uniform(0, seconds))
             kills += killed
             if killed and rng.random() < 0.5:
                 continue  # and once more in the same place
-            worker.run(out)
+            worker.run(tmp_path, out)
             assert stage_files(out) == whole
             shutil.rmtree(out)
             resumed += 1

@@ -1,86 +1,95 @@
-"""kill -9 in the middle of adaptation and of tuning, in a process of its own."""
+"""kill -9 while models are adapted and tuned, in a process of its own."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import tiny_stages
-from slant.artifacts import digest_file, find, load
+from forking import ForkingWorker, forking
+from slant.artifacts import Artifact, digest_file, find, load
+from training_worker import PHASES
 
-WORKER = Path(tiny_stages.__file__)
-PATIENCE_S = 90
+OFTEN = {"checkpoint_every_s": 1e-6}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    often = {"checkpoint_every_s": 1e-6, "epochs": 4}
-    tiny_stages.prepare(folder, tune=often, adapt={**often, "epochs": 2})
+    tune = {**OFTEN, "epochs": 4, "validations_per_epoch": 2}
+    tiny_stages.prepare(folder, tune=tune, adapt={**OFTEN, "epochs": 2})
     return folder
 
 
-def kill_at(stage: str, root: Path, out: Path, lines: int) -> None:
-    """Run ``stage`` in a process of its own and SIGKILL it once ``lines`` steps are on disk."""
-    events = out / "events.jsonl"
-    worker = subprocess.Popen(
-        [sys.executable, str(WORKER), stage, str(root), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (events.exists() and events.read_bytes().count(b"\n") >= lines):
-            assert worker.poll() is None, worker.communicate()[0].decode()
-            assert time.monotonic() < deadline, "the worker never came that far"
-            time.sleep(0.001)
-        os.kill(worker.pid, signal.SIGKILL)
-    finally:
-        worker.kill()
-        worker.communicate()
-    assert worker.returncode == -signal.SIGKILL
-    assert find(out, stage) is None, "the worker was faster than the kill"
+@pytest.fixture(scope="module")
+def worker() -> Iterator[ForkingWorker]:
+    with forking("training_worker:run_prepared") as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
-def single_thread() -> None:
-    """Sums are only equal to the bit where they are taken in the same order."""
-    import torch
+def whole(
+    root: Path, worker: ForkingWorker, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Artifact]:
+    """Both stages, never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    for stage in ("adapt", "tune"):
+        assert not worker.run(stage, root, folder / stage)
+    return {stage: load(folder / stage, stage) for stage in ("adapt", "tune")}
 
-    torch.set_num_threads(1)
+
+@pytest.fixture(scope="module")
+def prepared(
+    root: Path, worker: ForkingWorker, whole: dict[str, Artifact]
+) -> tuple[Path, ForkingWorker, Artifact]:
+    return root, worker, whole["tune"]
 
 
-@pytest.mark.usefixtures("single_thread")
-def test_tuning_that_was_killed_twice_ends_in_the_same_bytes(root: Path, tmp_path: Path) -> None:
-    whole = tiny_stages.run_stage("tune", root, tmp_path / "whole")
-    for lines in (4, 21):
-        kill_at("tune", root, tmp_path / "killed", lines)
-        assert list((tmp_path / "killed" / "scratch" / "checkpoints").glob("step-????????"))
-    resumed = tiny_stages.run_stage("tune", root, tmp_path / "killed")
-
-    for name in ("adapter/adapter_model.safetensors", "events.jsonl", "slant.json"):
+def assert_the_same(resumed: Artifact, whole: Artifact) -> None:
+    files = set(whole.manifest["files"])
+    assert set(resumed.manifest["files"]) == files
+    assert {"events.jsonl"} <= files
+    for name in files:
         assert digest_file(resumed.file(name)) == digest_file(whole.file(name)), name
-    assert resumed.digest == whole.digest
-    assert resumed.facts["steps"] == whole.facts["steps"] > 21
-    assert resumed.facts["tokens"] == whole.facts["tokens"]
-    assert not (tmp_path / "killed" / "scratch" / "checkpoints").exists()
+    for fact in ("steps", "tokens", "perplexity", "best_step", "validation", "losses"):
+        assert resumed.facts.get(fact) == whole.facts.get(fact), fact
+    assert not (resumed.path / "scratch").exists()
 
 
-@pytest.mark.usefixtures("single_thread")
-def test_adaptation_that_was_killed_ends_in_the_same_bytes(root: Path, tmp_path: Path) -> None:
-    whole = tiny_stages.run_stage("adapt", root, tmp_path / "whole")
-    kill_at("adapt", root, tmp_path / "killed", 9)
-    resumed = tiny_stages.run_stage("adapt", root, tmp_path / "killed")
+@pytest.mark.parametrize("stage", ["tune", "adapt"])
+def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(
+    root: Path, worker: ForkingWorker, whole: dict[str, Artifact], tmp_path: Path, stage: str
+) -> None:
+    """A killed run goes on from where the last kill left it."""
+    kills_wanted = {"tune": 20, "adapt": 5}[stage]
+    rng = random.Random(kills_wanted)
+    started = time.monotonic()
+    worker.run(stage, root, tmp_path / "timed")
+    seconds = time.monotonic() - started
+    kills, runs, out = 0, 0, tmp_path / "run-0"
+    while kills < kills_wanted:
+        # Long enough to load the model and to get on a little, short enough not to finish soon.
+        if worker.run(stage, root, out, kill_after_s=rng.uniform(0.05, 0.6) * seconds):
+            kills += 1
+            continue
+        assert_the_same(load(out, stage), whole[stage])
+        runs += 1
+        out = tmp_path / f"run-{runs}"
+    worker.run(stage, root, out)
+    assert_the_same(load(out, stage), whole[stage])
 
-    assert resumed.digest == whole.digest
-    assert resumed.facts["perplexity"] == whole.facts["perplexity"]
-    assert resumed.facts["steps"] == whole.facts["steps"] > 9
-    assert (resumed.path / "model" / "model.safetensors").is_file()
-    assert set(load(resumed.path, "adapt").manifest["files"]) == set(whole.manifest["files"])
+
+@pytest.mark.parametrize(("phase", "count"), [(p, c) for p in sorted(PHASES) for c in (1, 4)])
+def test_a_run_killed_in_a_phase_ends_in_the_same_bytes(
+    prepared: tuple[Path, ForkingWorker, Artifact], tmp_path: Path, phase: str, count: int
+) -> None:
+    root, worker, whole = prepared
+    out = tmp_path / "killed"
+    assert worker.run("tune", root, out, phase, count), "it was not killed"
+    assert find(out, "tune") is None
+    worker.run("tune", root, out)
+    assert_the_same(load(out, "tune"), whole)

@@ -234,7 +234,7 @@ def test_their_dataset_with_two_workers_gives_each_of_our_samples_once_an_epoch_
 
 def test_their_dataset_reads_what_our_shard_stage_writes(peer_python: str, tmp_path: Path) -> None:
     prepare_shard(tmp_path)
-    run_prepared(tmp_path, tmp_path / "out")
+    run_prepared(str(tmp_path), str(tmp_path / "out"))
     for name in ("tune/train", "adapt/train/ru"):
         ours = plain_samples(ShardReader(tmp_path / "out" / name))
         assert run_peer(peer_python, READ, str(tmp_path / "out" / name), "xxh64") == ours

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from slant.cli import config, runs, score
+from slant.cli import config, plan, runs, score
 from slant.errors import SlantError
 from slant.version import __version__
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 runs.add_to(app)
 score.add_to(app)
+plan.add_to(app)
 config.add_to(app)
 
 

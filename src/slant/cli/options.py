@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slant.progress import BarProgress, JsonProgress, LineProgress, Progress
+from slant.progress import BarProgress, JsonProgress, LineProgress, Progress, SilentProgress
+from slant.train.environment import rank
 
 if TYPE_CHECKING:
     from slant.pipeline import StageResult
@@ -41,7 +42,12 @@ JsonOption = Annotated[
 
 
 def make_progress(*, as_json: bool) -> Progress:
-    """A bar on a terminal, a line every ten seconds elsewhere, JSON if asked for."""
+    """A bar on a terminal, a line every ten seconds elsewhere, JSON if asked for.
+
+    Of several processes that train together only the first one reports.
+    """
+    if rank() > 0:
+        return SilentProgress()
     if as_json:
         return JsonProgress()
     return BarProgress() if sys.stderr.isatty() else LineProgress()
@@ -56,6 +62,8 @@ def open_project(config: Path, overrides: Sequence[str], *, as_json: bool) -> Pr
 
 def show_result(result: StageResult, *, as_json: bool) -> None:
     """Say what became of a stage."""
+    if rank() > 0:
+        return
     if as_json:
         record = {"stage": result.stage, "made": result.made, "seconds": round(result.seconds, 1)}
         typer.echo(json.dumps({**record, "folder": str(result.artifact.path)}))

@@ -23,7 +23,7 @@ _NOT_TEXT = frozenset({"null", "true", "false"})
 _INTRODUCTION = """\
 # Configuration
 
-<!-- Written by slant.config.explain.reference_markdown(); change src/slant/config/settings.py. -->
+<!-- Written by slant.config.explain.reference_markdown(); change src/slant/config/*settings.py. -->
 
 A project is one file, `slant.yaml`, with a section per stage. Only the keys that a table below
 calls required have no default. Keys that do not exist are refused, and all mistakes are reported
@@ -110,7 +110,7 @@ def _chosen(keys: list[Key], wanted: str) -> list[Key]:
     chosen = [entry for entry in keys if _begins_with(_parts(entry.path), parts)]
     if not chosen:
         known = [entry.path for entry in keys]
-        suggestion = did_you_mean(wanted, known) or _same_name(known, parts[-1:])
+        suggestion = _same_name(known, parts[-1:]) or did_you_mean(wanted, known)
         raise UsageError(
             f"slant.yaml has no key {wanted}{suggestion}",
             hint="`slant config explain` lists every key.",

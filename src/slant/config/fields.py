@@ -111,10 +111,7 @@ def _shape(annotation: Any, metadata: Iterable[object]) -> Shape:
         ]
         return _shape(arguments[0], [*metadata, *inner])
     if origin in (Union, types.UnionType):
-        (value,) = (argument for argument in arguments if argument is not type(None))
-        shape = _shape(value, metadata)
-        words = f"{shape.words}{',' if shape.choices else ''} or null"
-        return replace(shape, words=words, nullable=True)
+        return _union(arguments, metadata)
     if origin in (list, dict):
         return _collection(origin, arguments, metadata)
     if origin is Literal:
@@ -123,6 +120,15 @@ def _shape(annotation: Any, metadata: Iterable[object]) -> Shape:
         return Shape("a section", Section, annotation)
     nouns = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return Shape(nouns[annotation] + _range(metadata), annotation)
+
+
+def _union(arguments: tuple[Any, ...], metadata: Iterable[object]) -> Shape:
+    shapes = [_shape(value, metadata) for value in arguments if value is not type(None)]
+    words = ", or ".join(shape.words for shape in shapes)
+    if len(shapes) == len(arguments):
+        return Shape(words, object)
+    words += f"{',' if shapes[0].choices else ''} or null"
+    return replace(shapes[0], words=words, nullable=True)
 
 
 def _collection(kind: type, arguments: tuple[Any, ...], metadata: Iterable[object]) -> Shape:

@@ -13,6 +13,14 @@ from pydantic import Field, field_validator, model_validator
 
 from slant.config.ingest_settings import IngestSettings
 from slant.config.section import Location, PositiveInt, Section, Share
+from slant.config.training_settings import (
+    AdaptSettings,
+    LoraSettings,
+    PlanSettings,
+    TrackSettings,
+    TrainSettings,
+    TuneSettings,
+)
 from slant.errors import did_you_mean
 
 __all__ = [
@@ -24,6 +32,8 @@ __all__ = [
     "ProjectSettings",
     "ShardSettings",
     "TaskSettings",
+    "TrackSettings",
+    "TrainSettings",
     "TuneSettings",
 ]
 
@@ -82,63 +92,6 @@ class ShardSettings(Section):
     it they lie beside the other artifacts. `${NAME}` is replaced from the environment."""
     cache_bytes: Annotated[int, Field(ge=1 << 20)] = 10 << 30
     """Most that the local cache of shards read from a URL may take on the disk."""
-
-
-class LoraSettings(Section):
-    """Low-rank adapters on all linear layers (Hu et al. 2021)."""
-
-    rank: PositiveInt = 16
-    """Rank of the update."""
-    alpha: PositiveInt = 32
-    """Scale of the update: it is multiplied by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on the adapters' input; on a CPU it costs a third of the speed."""
-
-
-class _TrainingSettings(Section):
-    learning_rate: Annotated[float, Field(gt=0)]
-    """Highest learning rate; it warms up linearly and then falls linearly to zero."""
-    warmup_share: Share = 0.06
-    """Share of the steps that warm up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's weight decay."""
-    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are clipped to this norm."""
-    lora: LoraSettings = LoraSettings()
-    """The adapters that are trained."""
-    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds between two checkpoints; a killed run goes on from the last one."""
-    language_temperature: Annotated[float, Field(ge=1)] = 1.0
-    """1 visits every sample once an epoch. Above 1, an epoch of the same size draws languages by
-    their share to the power of 1 / temperature: small languages are seen more often, large ones
-    less."""
-
-
-class AdaptSettings(_TrainingSettings):
-    """Domain adaptation: next-token loss on the unlabelled documents."""
-
-    tokens: PositiveInt = 50_000_000
-    """Tokens to train on, at most; never more than `epochs` passes over the shards."""
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Passes over the shards, at most."""
-    tokens_per_step: PositiveInt = 4096
-    """Tokens in one update of the weights."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    """Highest learning rate; it warms up linearly and then falls linearly to zero."""
-
-
-class TuneSettings(_TrainingSettings):
-    """Instruction fine-tuning: cross-entropy over the labels at the end of the prompt."""
-
-    epochs: PositiveInt = 2
-    """Passes over the training examples."""
-    examples_per_step: PositiveInt = 16
-    """Examples in one update of the weights."""
-    tokens_per_batch: PositiveInt = 2048
-    """Tokens, padding included, that go through the model at once; a step of more is done in
-    several passes with the same result."""
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-4
-    """Highest learning rate; it warms up linearly and then falls linearly to zero."""
 
 
 class GateBound(Section):
@@ -215,6 +168,12 @@ class ProjectSettings(Section):
     """Domain adaptation; `null` leaves it out."""
     tune: TuneSettings = TuneSettings()
     """Instruction fine-tuning."""
+    train: TrainSettings = TrainSettings()
+    """Where adapt and tune run."""
+    track: TrackSettings = TrackSettings()
+    """Where curves and results are sent."""
+    plan: PlanSettings = PlanSettings()
+    """What `slant plan` reckons with."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Measurement."""
     export: ExportSettings = ExportSettings()
@@ -234,6 +193,25 @@ class ProjectSettings(Section):
                         f"ingest.examples[{index}].labels maps {value!r} to {meaning!r}, which is "
                         f"not among labels {self.labels}{did_you_mean(meaning, self.labels)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _training_is_possible(self) -> ProjectSettings:
+        if isinstance(self.tune.class_weights, dict):
+            for name in self.tune.class_weights:
+                if name not in self.labels:
+                    raise ValueError(
+                        f"tune.class_weights names {name!r}, which is not among labels "
+                        f"{self.labels}{did_you_mean(name, self.labels)}"
+                    )
+        if self.tune.method == "full" and self.tune.start_from is not None:
+            raise ValueError("tune.start_from names an adapter, and tune.method: full trains none")
+        if self.model.quantize != "none":
+            if self.train.strategy == "fsdp" and self.train.devices > 1:
+                raise ValueError("train.strategy: fsdp cannot split 4-bit weights; use ddp")
+            for name, section in (("adapt", self.adapt), ("tune", self.tune)):
+                if section is not None and section.method == "full":
+                    raise ValueError(f"{name}.method: full cannot train 4-bit weights; use lora")
         return self
 
     def label_word(self, label: str) -> str:

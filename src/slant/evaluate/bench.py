@@ -22,9 +22,9 @@ from slant.evaluate import baselines
 from slant.evaluate.calibration import fit_temperature
 from slant.evaluate.latency import measure_latency
 from slant.evaluate.report import Measured
-from slant.model.adapter import load_merged
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer, pick_device, resolve_dtype
 from slant.model.label_head import LabelModel
+from slant.model.tuned import load_tuned_merged
 from slant.progress import Progress
 from slant.score.decision import probabilities
 from slant.score.torch_engine import TorchEngine
@@ -95,9 +95,10 @@ class Bench:
         self, calibration: Sequence[LabelledDocument], test: Sequence[LabelledDocument]
     ) -> Tuned:
         """The tuned model's answers, its temperature and its latency."""
-        causal_lm = load_merged(
+        causal_lm = load_tuned_merged(
             self._subject.adapted.folder,
-            self._subject.tune.path / "adapter",
+            self._subject.tune.path,
+            self.spec.verbalizer.token_ids,
             dtype=self._dtype,
             device=self._device,
         )
@@ -184,7 +185,8 @@ class Bench:
         started = time.perf_counter()
         with self._progress.task(f"score {name}", len(items), "documents") as task:
             prompts = [_encode(encoder, item) for item in items]
-            logits_NL = engine.label_logits(prompts, task.advance)
+            documents = [item.document.id for item in items]
+            logits_NL = engine.label_logits(prompts, task.advance, groups=documents)
         seconds = time.perf_counter() - started
         partial = kept.with_suffix(".partial.npz")
         np.savez(partial, logits=logits_NL, seconds=np.float64(seconds))

@@ -32,6 +32,7 @@ from slant.model.base import resolve_dtype
 from slant.progress import Progress
 from slant.score.decision import probabilities
 from slant.task.spec import TaskSpec
+from slant.track.trackers import log_report
 from slant.version import __version__
 
 __all__ = ["Subject", "evaluate_recipe", "run_evaluate", "unmet_bounds"]
@@ -108,6 +109,14 @@ def run_evaluate(
             temperature=tuned.temperature,
             refused=report["data"]["rejected"] - ingest.facts.get("rejected", 0),
         )
+    log_report(
+        settings.track,
+        folder=out.parent / "track" / "tune",
+        work=out.parent,
+        report=report,
+        html=out / "report.html",
+        progress=progress,
+    )
     return load(out, "evaluate")
 
 

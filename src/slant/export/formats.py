@@ -1,9 +1,8 @@
-"""The two Hugging Face folders of a bundle, both loadable without slant."""
+"""The sequence classifier of a bundle: a Hugging Face folder that is loaded without slant."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,25 +10,14 @@ import torch
 
 from slant.artifacts import write_atomically
 from slant.errors import ModelError
-from slant.model.base import TOKENIZER_FILES, load_tokenizer, quiet_transformers
+from slant.model.base import load_tokenizer, quiet_transformers
+from slant.model.folder import copy_tokenizer
 from slant.task.spec import TaskSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["write_causal_lm", "write_classifier"]
-
-
-def write_causal_lm(causal_lm: PreTrainedModel, tokenizer_folder: Path, out: Path) -> None:
-    """Write the merged causal language model and the tokenizer it was trained with."""
-    # Scoring needs no cache, so it is off in this process; who generates text wants it on.
-    use_cache, causal_lm.config.use_cache = causal_lm.config.use_cache, True
-    try:
-        with quiet_transformers():
-            causal_lm.save_pretrained(out)
-    finally:
-        causal_lm.config.use_cache = use_cache
-    _copy_tokenizer(tokenizer_folder, out)
+__all__ = ["write_classifier"]
 
 
 def write_classifier(
@@ -81,15 +69,8 @@ def write_classifier(
         classifier.score.weight = torch.nn.Parameter(rows.clone())
     with quiet_transformers():
         classifier.save_pretrained(out)
-    _copy_tokenizer(tokenizer_folder, out)
+    copy_tokenizer(tokenizer_folder, out)
     _configure_tokenizer(out, spec.pad_token_id)
-
-
-def _copy_tokenizer(source: Path, out: Path) -> None:
-    """Byte for byte: a tokenizer that is loaded and saved again may come out changed."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
 
 
 def _configure_tokenizer(folder: Path, pad_token_id: int) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "causal_lm_probabilities",
     "classifier_probabilities",
     "exported_causal_lm_probabilities",
+    "label_probabilities",
     "prove",
 ]
 
@@ -37,13 +38,19 @@ _BETWEEN_FORMATS = 1e-3
 """The exported folders hold the same weights, so they agree to the rounding of float32."""
 
 
+def label_probabilities(
+    model: LabelModel, spec: TaskSpec, prompts: Sequence[Sequence[int]]
+) -> Probabilities:
+    """``(N, L)`` calibrated probabilities along slant's own path."""
+    logits_NL = TorchEngine(model.eval(), spec.pad_token_id).label_logits(prompts)
+    return probabilities(logits_NL, spec.temperature)
+
+
 def causal_lm_probabilities(
     causal_lm: Any, spec: TaskSpec, prompts: Sequence[Sequence[int]]
 ) -> Probabilities:
-    """``(N, L)`` calibrated probabilities along slant's own path."""
-    model = LabelModel(causal_lm, spec.verbalizer.token_ids).eval()
-    logits_NL = TorchEngine(model, spec.pad_token_id).label_logits(prompts)
-    return probabilities(logits_NL, spec.temperature)
+    """As above, of a plain causal language model."""
+    return label_probabilities(LabelModel(causal_lm, spec.verbalizer.token_ids), spec, prompts)
 
 
 def exported_causal_lm_probabilities(

@@ -24,16 +24,17 @@ from slant.config.settings import ProjectSettings
 from slant.corpus import Corpus, LabelledDocument
 from slant.errors import GateError, TaskError
 from slant.export.card import render_card
-from slant.export.formats import write_causal_lm, write_classifier
+from slant.export.formats import write_classifier
 from slant.export.parity import (
     BOUNDS,
-    causal_lm_probabilities,
     classifier_probabilities,
     exported_causal_lm_probabilities,
+    label_probabilities,
     prove,
 )
-from slant.model.adapter import load_adapted, load_merged
 from slant.model.base import BaseModel, load_tokenizer, resolve_dtype
+from slant.model.folder import save_causal_lm
+from slant.model.tuned import load_tuned_adapted, load_tuned_merged
 from slant.progress import Progress
 from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
@@ -67,8 +68,8 @@ def run_export(
         settings: the project; ``export`` and ``model.dtype`` are used.
         ingest: examples for the parity check are taken from its test split.
         evaluate: the calibrated contract and the report.
-        tune: the tuned adapter.
-        base: the model that the adapter was tuned on (adapted, if there was adaptation).
+        tune: the tuned checkpoint.
+        base: the model that it was tuned on (adapted, if there was adaptation).
         out: the bundle's folder.
         progress: told of the steps.
 
@@ -83,12 +84,12 @@ def run_export(
         )
     dtype = resolve_dtype(settings.model.dtype)
     spec = TaskSpec.load(evaluate.path)
-    adapter = tune.path / "adapter"
+    label_ids = spec.verbalizer.token_ids
     with build(out, export_recipe(settings, evaluate, tune)) as builder:
         (out / "slant.json").unlink(missing_ok=True)
         with progress.task("export", 3 + len(settings.export.formats), "steps") as task:
-            merged = load_merged(base.folder, adapter, dtype=dtype)
-            write_causal_lm(merged, base.folder, out / "causal-lm")
+            merged = load_tuned_merged(base.folder, tune.path, label_ids, dtype=dtype)
+            save_causal_lm(merged, base.folder, out / "causal-lm")
             task.advance()
             if "classifier" in settings.export.formats:
                 write_classifier(merged, spec, base.folder, out / "classifier")
@@ -97,7 +98,8 @@ def run_export(
             encoder = Encoder(load_tokenizer(base.folder), spec)
             test = Corpus(ingest).split("test")
             probes = _probes(encoder, test, settings.export.parity_examples)
-            proof = _parity(out, spec, encoder, probes, (base.folder, adapter, BOUNDS[dtype]))
+            trained = base.folder, tune.path, BOUNDS[dtype]
+            proof = _parity(out, spec, encoder, probes, trained)
             task.advance(2)
             report = json.loads(evaluate.file("report.json").read_text("utf-8"))
             write_atomically(out / "parity.json", json.dumps(proof, indent=1) + "\n")
@@ -136,15 +138,16 @@ def _parity(
     probes: Sequence[str],
     trained: tuple[Path, Path, float],
 ) -> dict[str, Any]:
-    """Score the probes with base + adapter as trained, and with each exported folder.
+    """Score the probes with the checkpoint as it was trained, and with each exported folder.
 
     All in float32: what is compared is the weights, not the rounding of the arithmetic.
     """
-    base_folder, adapter, bound = trained
+    base, checkpoint, bound = trained
     prompts = [encoder.encode_prompt(prompt) for prompt in probes]
-    expected = causal_lm_probabilities(
-        load_adapted(base_folder, adapter, dtype=torch.float32), spec, prompts
-    )
+    label_ids = spec.verbalizer.token_ids
+    adapted = load_tuned_adapted(base, checkpoint, label_ids, dtype=torch.float32)
+    expected = label_probabilities(adapted, spec, prompts)
+    del adapted
     exported = {"causal-lm": exported_causal_lm_probabilities(out / "causal-lm", spec, prompts)}
     if (out / "classifier").is_dir():
         exported["classifier"] = classifier_probabilities(out / "classifier", probes)

@@ -1,4 +1,8 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021), through PEFT."""
+"""What is trained of a causal language model: low-rank adapters, through PEFT, or whole layers.
+
+LoRA is of Hu et al. 2021, its scaling by the root of the rank (rsLoRA) of Kalajdzievski 2023, the
+training of magnitude and direction apart (DoRA) of Liu et al. 2024.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slant.artifacts import write_atomically
+from slant.artifacts import digest_file, digest_json, write_atomically
 from slant.errors import ModelError
 from slant.model.base import load_causal_lm, quiet_transformers
 
@@ -15,31 +19,115 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["attach_lora", "load_adapted", "load_merged", "save_adapter"]
+__all__ = [
+    "attach_adapter",
+    "attach_lora",
+    "digest_adapter",
+    "load_adapted",
+    "load_merged",
+    "save_adapter",
+    "unfreeze_layers",
+]
+
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def attach_lora(
-    model: PreTrainedModel, *, rank: int, alpha: int, dropout: float, seed: int
+    model: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    seed: int,
+    rank_stabilized: bool = False,
+    dora: bool = False,
 ) -> PeftModel:
     """Put a fresh adapter on every linear layer but the LM head; only it is trainable.
 
-    The adapter's weights are float32 whatever the base is kept in, and depend on ``seed`` alone.
+    The adapter's weights are float32 whatever the base is kept in, and depend on ``seed`` alone
+    (DoRA's magnitudes begin as the norms of the base's weights).
+
+    Args:
+        model: the base, which is changed in place.
+        rank: of the update.
+        alpha: the update is multiplied by alpha / rank.
+        dropout: on the adapters' input, 0…1.
+        seed: of the first weights.
+        rank_stabilized: multiply by alpha / √rank instead (rsLoRA).
+        dora: train magnitude and direction apart (DoRA).
     """
     import torch
-    from peft import LoraConfig, get_peft_model
 
+    _keep_packed_as_is(model)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(seed)
-        return get_peft_model(
-            model,
-            LoraConfig(
-                r=rank,
-                lora_alpha=alpha,
-                lora_dropout=dropout,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            ),
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            use_rslora=rank_stabilized,
+            use_dora=dora,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
         )
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def attach_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a stored LoRA adapter on ``model`` to go on training it; only it is trainable.
+
+    Its rank, scale, layers and dropout are those it was stored with; its weights become float32.
+
+    Raises:
+        ModelError: it cannot be read, does not fit, is no LoRA adapter, or changes the LM head or
+            the embeddings, which label logits are read from as they are.
+    """
+    _keep_packed_as_is(model)
+    heads = model.get_input_embeddings(), model.get_output_embeddings()
+    adapted = _put_on(model, folder, trainable=True)
+    plain = adapted.get_base_model()
+    if (plain.get_input_embeddings(), plain.get_output_embeddings()) != heads:
+        raise ModelError(
+            f"{folder}: this adapter changes the LM head or the embeddings",
+            hint="Name an adapter of other layers; tune.label_head: trained trains label rows.",
+        )
+    for param in adapted.parameters():
+        if param.requires_grad:
+            param.data = param.data.float()
+    return adapted
+
+
+def unfreeze_layers(model: PreTrainedModel) -> PreTrainedModel:
+    """Make all weights of the layers trainable, in place: full fine-tuning.
+
+    Input embeddings and LM head stay as they are. With a vocabulary of 262k words they are most of
+    a small model's parameters, and the optimizer's state for them would double its memory; where
+    the two are one matrix, training it for the input would move what the label rows read.
+
+    All weights become float32, the frozen ones too: an update is often less than half a unit in
+    the last place of bfloat16, and layers that meet in one dtype need no casts between them, nor
+    does FSDP, which shards the weights of one dtype together. Load the base in float32 to begin
+    with, so that nothing is rounded.
+    """
+    model.float().requires_grad_(True)
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if module is not None:
+            module.requires_grad_(False)
+    return model
+
+
+def _keep_packed_as_is(model: PreTrainedModel) -> None:
+    """Leave 4-bit weights in the layout that they were loaded in.
+
+    On a CPU with AVX512-BF16, bitsandbytes packs them anew at the first pass in evaluation mode. It
+    rounds their scales on the way, so that a validation would change what is trained on, and fails
+    where a layer's width is no multiple of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
@@ -58,6 +146,16 @@ def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
     (folder / "README.md").unlink(missing_ok=True)
 
 
+def digest_adapter(folder: Path) -> str:
+    """sha256 of an adapter folder: of its weights, and of its scale and layers.
+
+    Raises:
+        ModelError: it holds no LoRA adapter.
+    """
+    _check_adapter_folder(folder)
+    return digest_json({name: digest_file(folder / name) for name in _ADAPTER_FILES})
+
+
 def load_adapted(
     base: Path, adapter: Path, *, dtype: torch.dtype, device: str = "cpu"
 ) -> PeftModel:
@@ -66,25 +164,44 @@ def load_adapted(
     Raises:
         ModelError: one of the folders cannot be loaded, or they do not belong together.
     """
-    from peft import PeftModel
+    _check_adapter_folder(adapter)  # before the base is loaded for nothing
+    model = load_causal_lm(base, dtype=dtype, device=device)
+    return _put_on(model, adapter, trainable=False).eval()
+
+
+def _check_adapter_folder(folder: Path) -> None:
+    for name in _ADAPTER_FILES:
+        # PEFT would look for them on the hub, or for pickled weights.
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: holds no {name}")
+    path = folder / "adapter_config.json"
+    try:
+        kind = json.loads(path.read_text("utf-8"))["peft_type"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{path}: cannot be read: {error!r}") from error
+    if kind != "LORA":
+        raise ModelError(f"{path}: holds an adapter of type {kind!r}, not LORA")
+
+
+def _put_on(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
+    """Put a stored adapter on ``model``; every weight must find its place, and every place one."""
     from safetensors import SafetensorError, safe_open
 
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        # PEFT would look for them on the hub, or for pickled weights.
-        if not (adapter / name).is_file():
-            raise ModelError(f"{adapter}: holds no {name}")
-    model = load_causal_lm(base, dtype=dtype, device=device)
+    _check_adapter_folder(folder)
+    base = model.name_or_path
     try:
-        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             stored = set(file.keys())
         with quiet_transformers():
-            adapted = PeftModel.from_pretrained(model, adapter)
+            from peft import PeftModel
+
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{adapter}: cannot be put on {base}: {error}") from error
+        raise ModelError(f"{folder}: cannot be put on {base}: {error}") from error
     # PEFT leaves out what finds no place, and leaves as drawn what is missing.
     if odd := sorted(stored ^ _weight_names(adapted)):
-        raise ModelError(f"{adapter}: cannot be put on {base}: {odd[0]} is only in one of them")
-    return adapted.eval()
+        raise ModelError(f"{folder}: cannot be put on {base}: {odd[0]} is only in one of them")
+    return adapted
 
 
 def _weight_names(adapted: PeftModel) -> set[str]:

@@ -206,7 +206,8 @@ def load_causal_lm(
 
 def _nf4(dtype: torch.dtype) -> Any:
     try:
-        import bitsandbytes  # noqa: F401
+        with quiet_transformers():
+            import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise ModelError(
             "model.quantize: nf4 needs bitsandbytes, which is not installed",
@@ -268,14 +269,19 @@ def quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    # bitsandbytes says what it did not find when it is imported, and peft imports it.
+    quantizer = logging.getLogger("bitsandbytes")
+    quantizer_level = quantizer.level
     hf_logging.set_verbosity(logging.ERROR)
     hf_logging.disable_progress_bar()
+    quantizer.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             # PEFT calls what transformers is about to rename; neither is the reader's doing.
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
+        quantizer.setLevel(quantizer_level)
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()

@@ -1,16 +1,19 @@
 """Label logits: the label rows of the LM head at the last prompt token, and nothing else.
 
-Shape letters: B prompts, T tokens, H hidden size, L labels.
+Shape letters: B rows, T tokens, N prompts, H hidden size, L labels.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from slant.errors import ModelError
+from slant.model.batches import PromptBatch, make_batches
+from slant.model.masks import shared_row_masks, takes_shared_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,45 +33,73 @@ class LabelModel(nn.Module):
     Args:
         causal_lm: a Hugging Face causal LM, with or without a PEFT adapter.
         label_ids: ``(L,)`` token ids of the label words, in label order.
+        train_rows: give the model label rows of its own, float32 and trainable, that start as
+            those of the LM head: the parameter ``rows`` ``(L, H)``, and ``rows_bias`` ``(L,)``
+            where the head has a bias.
     """
 
-    def __init__(self, causal_lm: nn.Module, label_ids: tuple[int, ...]) -> None:
+    rows: Tensor | None
+    rows_bias: Tensor | None
+
+    def __init__(
+        self, causal_lm: nn.Module, label_ids: tuple[int, ...], *, train_rows: bool = False
+    ) -> None:
         super().__init__()
         self.causal_lm = causal_lm
         self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
         self.num_labels = len(label_ids)
+        rows_LH, bias_L = self._head_rows(plain_model(causal_lm)) if train_rows else (None, None)
+        self.register_parameter("rows", _trainable(rows_LH))
+        self.register_parameter("rows_bias", _trainable(bias_L))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Label logits of right-padded prompts.
-
-        Args:
-            input_ids: ``(B, T)`` token ids.
-            attention_mask: ``(B, T)``, 1 for a token and 0 for padding.
+    def forward(self, batch: PromptBatch) -> Tensor:
+        """Label logits of the prompts of a batch.
 
         Returns:
-            ``(B, L)`` float32 logits.
+            ``(N, L)`` float32 logits, in the order of the batch's members.
+
+        Raises:
+            ModelError: prompts share a row, which this architecture does not do.
         """
         plain = plain_model(self.causal_lm)
         decoder = plain.get_decoder()
-        # Without padding no mask is needed, and attention is faster without one.
-        mask = None if bool(attention_mask.all()) else attention_mask
+        masks = None
+        if batch.positions is not None and batch.segments is not None:
+            masks = shared_row_masks(decoder, batch.positions, batch.segments)
+        # Padding stands to the right of all that is read, and attention looks to the left: it needs
+        # no mask, and attention is faster without one.
         hidden_BTH = decoder(
-            input_ids=input_ids, attention_mask=mask, use_cache=False
+            input_ids=batch.input_ids,
+            position_ids=batch.positions,
+            attention_mask=masks,
+            use_cache=False,
         ).last_hidden_state
-        last_B = attention_mask.sum(dim=1) - 1
-        hidden_BH = hidden_BTH[torch.arange(len(last_B), device=last_B.device), last_B]
-        return self._rows_times(hidden_BH, plain)
+        return self._rows_times(hidden_BTH[batch.rows, batch.columns], plain)
 
-    def _rows_times(self, hidden_BH: Tensor, plain: PreTrainedModel) -> Tensor:
+    @cached_property
+    def shares_rows(self) -> bool:
+        """Whether prompts may share a row (``make_batches(groups=…)``); see ``takes_shared_rows``.
+
+        Found out at the first asking. Ask before the model is wrapped for several devices.
+        """
+        return takes_shared_rows(plain_model(self.causal_lm).get_decoder())
+
+    def _head_rows(self, plain: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
         head = cast("nn.Linear", plain.get_output_embeddings())
-        label_ids = cast("Tensor", self.label_ids)
-        device_type = hidden_BH.device.type
-        with torch.autocast(device_type, enabled=False):
-            logits_BL = hidden_BH.float() @ head.weight[label_ids].float().T
-            if getattr(head, "bias", None) is not None:
-                logits_BL = logits_BL + head.bias[label_ids].float()
+        label_ids = cast("Tensor", self.label_ids).to(head.weight.device)
+        bias = getattr(head, "bias", None)
+        return head.weight[label_ids], None if bias is None else bias[label_ids]
+
+    def _rows_times(self, hidden_NH: Tensor, plain: PreTrainedModel) -> Tensor:
+        rows_LH, bias_L = (
+            self._head_rows(plain) if self.rows is None else (self.rows, self.rows_bias)
+        )
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            logits_NL = hidden_NH.float() @ rows_LH.float().T
+            if bias_L is not None:
+                logits_NL = logits_NL + bias_L.float()
         cap = getattr(plain.config, "final_logit_softcapping", None)
-        return cap * torch.tanh(logits_BL / cap) if cap else logits_BL
+        return cap * torch.tanh(logits_NL / cap) if cap else logits_NL
 
 
 def plain_model(causal_lm: nn.Module) -> PreTrainedModel:
@@ -82,19 +113,20 @@ def check_label_head(model: LabelModel, vocabulary_size: int) -> None:
     """Compare the label logits with the model's own full logits on one short input.
 
     Some architectures scale or shift their logits; reading rows of the head alone would then be
-    wrong, silently.
+    wrong, silently. Label rows of the model's own must not have been trained yet.
 
     Raises:
         ModelError: the two differ by more than rounding.
     """
     plain = plain_model(model.causal_lm)
     device = cast("Tensor", model.label_ids).device
-    input_ids = (torch.arange(1, 9, device=device) * 7919 % vocabulary_size).unsqueeze(0)
-    ours = model(input_ids, torch.ones_like(input_ids))
-    full = plain(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits[:, -1]
-    theirs = full[:, model.label_ids].float()
+    ids = [place * 7919 % vocabulary_size for place in range(1, 9)]
+    (batch,) = make_batches([ids], len(ids), 0)
+    ours = model(batch.to(device))
+    full = plain(input_ids=torch.tensor([ids], device=device), use_cache=False, logits_to_keep=1)
+    theirs = full.logits[:, -1, model.label_ids].float()
     # Differences between labels are what counts; half-precision logits carry about 2^-8 relative.
-    scale = 1 if full.dtype == torch.float32 else 2**-6 / _TOLERANCE
+    scale = 1 if full.logits.dtype == torch.float32 else 2**-6 / _TOLERANCE
     bound = _TOLERANCE * scale * max(1.0, float(theirs.abs().max()))
     if float((ours - theirs).abs().max()) > bound:
         raise ModelError(
@@ -102,3 +134,7 @@ def check_label_head(model: LabelModel, vocabulary_size: int) -> None:
             f"({ours.tolist()} against {theirs.tolist()})",
             hint="This architecture changes its logits after the head and is not supported.",
         )
+
+
+def _trainable(values: Tensor | None) -> nn.Parameter | None:
+    return None if values is None else nn.Parameter(values.detach().float().clone())

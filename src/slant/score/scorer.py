@@ -143,9 +143,9 @@ class Scorer:
                 outcomes[position] = Refusal(pairs[position].id, ids)
             else:
                 encoded[position] = ids
-        probabilities_NL = probabilities(
-            self._engine.label_logits(list(encoded.values())), self._spec.temperature
-        )
+        documents = [pairs[position].text for position in encoded]
+        logits_NL = self._engine.label_logits(list(encoded.values()), groups=documents)
+        probabilities_NL = probabilities(logits_NL, self._spec.temperature)
         fingerprint = self.fingerprint
         for position, row in zip(encoded, probabilities_NL.tolist(), strict=True):
             if not np.isfinite(row).all():

@@ -1,15 +1,15 @@
-"""Scoring with PyTorch: prefill only, label rows only, length-sorted token budgets."""
+"""Scoring with PyTorch: prefill only, label rows only, token budgets, documents once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slant.model.batches import pad_batch, token_budget_batches
+from slant.model.batches import make_batches
 from slant.model.label_head import LabelModel
 
 __all__ = ["TorchEngine"]
@@ -43,16 +43,23 @@ class TorchEngine:
         self,
         prompts: Sequence[Sequence[int]],
         on_done: Callable[[int], None] | None = None,
+        *,
+        groups: Sequence[Hashable] | None = None,
     ) -> NDArray[np.float32]:
-        """See Engine."""
-        lengths = [len(prompt) for prompt in prompts]
+        """See Engine.
+
+        ``groups`` names the document of each prompt; a document's prompts are computed together,
+        what they begin with once, where the architecture allows it.
+        """
+        if groups is not None and not self._model.shares_rows:
+            groups = None
         logits_NL: NDArray[np.float32] = np.empty(
             (len(prompts), self._model.num_labels), dtype=np.float32
         )
-        for batch in token_budget_batches(lengths, self._tokens_per_batch):
-            input_ids, attention_mask = pad_batch([prompts[i] for i in batch], self._pad_token_id)
-            logits_BL = self._model(input_ids.to(self._device), attention_mask.to(self._device))
-            logits_NL[batch] = logits_BL.cpu().numpy()
+        for batch in make_batches(
+            prompts, self._tokens_per_batch, self._pad_token_id, groups=groups
+        ):
+            logits_NL[list(batch.members)] = self._model(batch.to(self._device)).cpu().numpy()
             if on_done:
-                on_done(len(batch))
+                on_done(len(batch.members))
         return logits_NL

@@ -9,38 +9,38 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
-from slant.artifacts import Artifact, Recipe, build, load, write_atomically
-from slant.config.settings import AdaptSettings, ProjectSettings
+from slant.artifacts import SCRATCH, Artifact, Recipe, write_atomically
+from slant.config.settings import ProjectSettings
+from slant.config.training_settings import AdaptSettings
 from slant.errors import InputError
-from slant.model.adapter import attach_lora, load_merged, save_adapter
-from slant.model.base import (
-    TOKENIZER_FILES,
-    BaseModel,
-    load_causal_lm,
-    pick_device,
-    quiet_transformers,
-    resolve_dtype,
-)
+from slant.model.adapter import load_merged, save_adapter
+from slant.model.base import BaseModel
+from slant.model.folder import save_causal_lm
+from slant.model.label_head import plain_model
 from slant.progress import Progress
-from slant.shards.order import mixed_order
-from slant.shards.pack import positions
 from slant.shards.reader import ShardReader
+from slant.train.job import Job, decoder_layers, load_trainable
+from slant.train.launch import carry_out
 from slant.train.loop import TrainingPlan, autocast, to_device, train
-from slant.train.objective import AdaptBatch, AdaptObjective
+from slant.train.objective import AdaptObjective
+from slant.train.parallel import World, shard_model, whole_weights
+from slant.train.schedule import AdaptSchedule, adapt_batch
+from slant.train.speed import Speedometer, training_facts
 from slant.train.streams import open_shards
 
-__all__ = ["adapt_recipe", "run_adapt"]
+__all__ = ["adapt_recipe", "adapted_model", "run_adapt", "train_adapt"]
 
 MODEL_FOLDER = "model"
 _BEFORE = "perplexity-before.json"
+# How often to save, and how much goes through at once, change nothing of what is learnt.
+_NO_SAY = {"checkpoint_every_s", "keep_checkpoints", "tokens_per_batch"}
 
 
 def adapt_recipe(settings: ProjectSettings, shards: Artifact, base: BaseModel) -> Recipe:
@@ -50,7 +50,7 @@ def adapt_recipe(settings: ProjectSettings, shards: Artifact, base: BaseModel) -
         "adapt",
         {"shard": shards.digest, "base": base.digest},
         {
-            "adapt": section.model_dump(exclude={"checkpoint_every_s"}) if section else None,
+            "adapt": section.model_dump(exclude=_NO_SAY) if section else None,
             "model": settings.model.model_dump(),
         },
         settings.seed,
@@ -69,16 +69,24 @@ def run_adapt(
 
     Raises:
         InputError: there is no document to adapt to.
+        SlantError, KeyboardInterrupt: as ``run_tune``.
     """
-    section = settings.adapt
-    if section is None:
+    if settings.adapt is None:
         raise InputError("adapt is null in the configuration: there is nothing to do")
-    langs = sorted(shards.facts.get("adapt", {}))
-    cache_bytes = settings.shard.cache_bytes
+    recipe = adapt_recipe(settings, shards, base)
+    job = Job("adapt", settings, shards.path, base, out, recipe.key, Path())
+    return carry_out(job, recipe, train_adapt, progress)
+
+
+def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
+    """Train in this process, with the others of ``world``; returns the artifact's facts."""
+    section = _section(job)
+    shards, spec = job.open_shards()
+    cache_bytes = job.settings.shard.cache_bytes
     rows, heldout = (
         {
             lang: open_shards(shards, f"adapt/{part}/{lang}", cache_disk_bytes=cache_bytes)
-            for lang in langs
+            for lang in sorted(shards.facts.get("adapt", {}))
         }
         for part in ("train", "heldout")
     )
@@ -87,87 +95,71 @@ def run_adapt(
             "there is no document to adapt to",
             hint="Add ingest.documents, or set `adapt: null` to leave this stage out.",
         )
-    with build(out, adapt_recipe(settings, shards, base)) as builder:
-        dtype, device = resolve_dtype(settings.model.dtype), pick_device()
-        causal_lm = load_causal_lm(
-            base.folder, dtype=dtype, quantize=settings.model.quantize, device=device
+    objective = AdaptObjective(load_trainable(job, section, world.loading_device))
+    shard_model(objective, decoder_layers(objective.causal_lm), world)
+    schedule = AdaptSchedule(
+        list(rows.values()), section, seed=job.settings.seed, pad_token_id=spec.pad_token_id
+    )
+    plan = TrainingPlan.from_settings(
+        section, num_steps=schedule.num_steps, seed=job.settings.seed, dtype=job.dtype
+    )
+
+    def perplexity() -> dict[str, float]:
+        return _perplexity(objective, heldout, plan, world, progress)
+
+    before = _remembered(job.out / SCRATCH / _BEFORE, perplexity, world)
+    speed = Speedometer.measure(job, world, _mean_document(shards))
+    with job.open_trackers(world, progress) as trackers:
+        state = train(
+            objective,
+            schedule,
+            plan,
+            job.out,
+            progress,
+            name="adapt",
+            identity=job.key,
+            world=world,
+            speed=speed,
+            observe=trackers.log,
         )
-        model = attach_lora(causal_lm, **section.lora.model_dump(), seed=settings.seed)
-        objective = AdaptObjective(model)
-        before = _remembered(
-            builder.scratch / _BEFORE, lambda: _perplexity(objective, heldout, dtype, progress)
-        )
-        schedule = _Schedule(list(rows.values()), section, settings.seed)
-        plan = TrainingPlan.from_settings(
-            section, num_steps=schedule.num_steps, seed=settings.seed, dtype=dtype
-        )
-        done = train(objective, schedule.batches, plan, out, progress, name="adapt")
-        after = _perplexity(objective, heldout, dtype, progress)
-        adapter = builder.scratch / "adapter"
-        save_adapter(model, adapter, base.name)
-        _save_merged(base, adapter, out / MODEL_FOLDER, dtype)
-        builder.facts.update(
-            tokens=done.tokens,
-            steps=done.steps,
-            seconds=round(done.seconds, 1),
-            perplexity={
-                lang: {"before": before[lang], "after": after[lang]} for lang in sorted(before)
-            },
-        )
-    return load(out, "adapt")
+    after = perplexity()
+    weights = whole_weights(objective, world)
+    if not world.is_main:
+        return {}
+    if world.sharded:
+        objective = AdaptObjective(load_trainable(job, section, "cpu"))
+        objective.load_state_dict(weights, strict=False)
+    _save_model(job, objective.causal_lm)
+    return {
+        **training_facts(state, world, speed),
+        "perplexity": {
+            lang: {"before": before[lang], "after": after[lang]} for lang in sorted(before)
+        },
+    }
 
 
-class _Schedule:
-    """Which packed rows make up which step: epochs of all languages, mixed and shuffled."""
-
-    def __init__(self, readers: Sequence[ShardReader], section: AdaptSettings, seed: int) -> None:
-        self._rows = [(reader, i) for reader in readers for i in range(len(reader))]
-        self._streams = np.repeat(np.arange(len(readers)), [len(reader) for reader in readers])
-        self._temperature = section.language_temperature
-        self._seed = seed
-        self._orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
-        sizes = [len(reader[i]["tokens"]) for reader, i in self._rows]
-        mean_tokens = sum(sizes) / len(sizes)
-        self._rows_per_step = max(1, round(section.tokens_per_step / mean_tokens))
-        wanted = min(section.tokens / mean_tokens, section.epochs * len(sizes))
-        self._num_rows = max(1, round(wanted))
-        self.num_steps = math.ceil(self._num_rows / self._rows_per_step)
-
-    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        if epoch not in self._orders:
-            order = mixed_order(self._streams, self._temperature, self._seed, epoch)
-            self._orders = {epoch: order}
-        return self._orders[epoch]
-
-    def batches(self, step: int) -> Iterator[AdaptBatch]:
-        """The rows of one step, each a batch of its own."""
-        first = step * self._rows_per_step
-        samples = []
-        for number in range(first, min(first + self._rows_per_step, self._num_rows)):
-            epoch, place = divmod(number, len(self._rows))
-            reader, index = self._rows[int(self._order(epoch)[place])]
-            samples.append(reader[index])
-        targets = sum(len(s["tokens"]) - len(s["lengths"]) for s in samples)
-        for sample in samples:
-            yield _batch(sample, 1 / max(1, targets))
+def _mean_document(shards: Artifact) -> float:
+    """Tokens of a document, on the average over all languages."""
+    counts = shards.facts["adapt"].values()
+    tokens, documents = (sum(int(c[k]) for c in counts) for k in ("train_tokens", "train"))
+    return tokens / max(1, documents)
 
 
-def _batch(sample: Mapping[str, Any], share: float) -> AdaptBatch:
-    tokens = torch.from_numpy(np.array(sample["tokens"], dtype=np.int64))
-    targets = torch.full_like(tokens, -100)
-    targets[:-1] = tokens[1:]
-    # The last token of a document has no next one in its row.
-    targets[torch.from_numpy(np.cumsum(sample["lengths"], dtype=np.int64)) - 1] = -100
-    return AdaptBatch(tokens, torch.from_numpy(positions(sample["lengths"])), targets, share)
+def _section(job: Job) -> AdaptSettings:
+    assert job.settings.adapt is not None  # run_adapt has looked
+    return job.settings.adapt
 
 
-def _remembered(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+def _remembered(
+    path: Path, measure: Callable[[], dict[str, float]], world: World
+) -> dict[str, float]:
     """Perplexity of the untouched base; kept in a file, since a resumed run starts adapted."""
-    if path.exists():
+    if world.sum([float(world.is_main and path.exists())])[0]:
         kept: dict[str, float] = json.loads(path.read_text("utf-8"))
         return kept
     measured = measure()
-    write_atomically(path, json.dumps(measured))
+    if world.is_main:
+        write_atomically(path, json.dumps(measured))
     return measured
 
 
@@ -175,35 +167,43 @@ def _remembered(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str
 def _perplexity(
     objective: AdaptObjective,
     heldout: Mapping[str, ShardReader],
-    dtype: torch.dtype,
+    plan: TrainingPlan,
+    world: World,
     progress: Progress,
 ) -> dict[str, float]:
     """exp of the mean next-token loss over the held-out documents of each language."""
     objective.eval()
-    device = next(objective.parameters()).device
     result = {}
     with progress.task("perplexity", sum(map(len, heldout.values())), "rows") as task:
         for lang, reader in heldout.items():
-            loss, count = 0.0, 0
-            for sample in reader:
-                batch = to_device(_batch(sample, 1.0), device)
-                with autocast(device, dtype):
+            loss, count = 0.0, 0.0
+            for first in range(0, len(reader), world.size):
+                row = first + world.rank
+                # A process without a row of its own goes through another's with the others.
+                counts = row < len(reader)
+                batch = to_device(
+                    adapt_batch([reader[row if counts else first]], float(counts), 0), world.device
+                )
+                with autocast(torch.device(world.device), plan.dtype):
                     loss += float(objective(batch))
-                count += int((batch.targets >= 0).sum())
-                task.advance()
+                count += int((batch.targets >= 0).sum()) if counts else 0
+                task.advance(min(world.size, len(reader) - first))
+            loss, count = world.sum([loss, count])
             if count:
                 result[lang] = round(math.exp(loss / count), 4)
     return result
 
 
-def _save_merged(base: BaseModel, adapter: Path, out: Path, dtype: torch.dtype) -> None:
-    """Write base + adapter as a Hugging Face folder with the base's own tokenizer files."""
-    merged = load_merged(base.folder, adapter, dtype=dtype)
-    with quiet_transformers():
-        merged.save_pretrained(out)
-    for name in TOKENIZER_FILES:
-        if (base.folder / name).is_file():
-            shutil.copyfile(base.folder / name, out / name)
+def _save_model(job: Job, causal_lm: nn.Module) -> None:
+    """Write the adapted model as a Hugging Face folder with the base's own tokenizer files."""
+    out = job.out / MODEL_FOLDER
+    if _section(job).method == "full":
+        save_causal_lm(plain_model(causal_lm), job.base.folder, out, dtype=job.dtype)
+        return
+    adapter = job.out / SCRATCH / "adapter"
+    save_adapter(causal_lm, adapter, job.base.name)
+    merged = load_merged(job.base.folder, adapter, dtype=job.dtype)
+    save_causal_lm(merged, job.base.folder, out)
 
 
 def adapted_model(base: BaseModel, adapt: Artifact) -> BaseModel:

@@ -1,36 +1,41 @@
-"""The training loop that both objectives share: steps, checkpoints, events.
+"""The training loop that both objectives share: steps, checkpoints, validation, events.
 
-A step is a pure function of its number: its examples come from ``steps(number)``, its learning
-rate and the seed of its dropout are computed from it. So a checkpoint holds the trainable weights,
-the optimizer's moments and the number of finished steps, nothing else, and a run that was killed
-ends in the same weights as one that was not (bit-equal in one CPU process).
+A step is a pure function of its number: its examples come from the schedule, its learning rate and
+the seed of its dropout are computed from it. So a checkpoint holds the trainable weights, the
+optimizer's moments and a few numbers, nothing else, and a run that was killed ends in the same
+weights as one that was not (bit-equal in one CPU process). Which processes share a step is no part
+of it either, so a run may go on with another number of them.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO, final
 
 import torch
 from torch import Tensor, nn
 
 from slant.artifacts import SCRATCH, digest_json, write_atomically
-from slant.config.settings import AdaptSettings, TuneSettings
-from slant.errors import ArtifactError, ModelError
+from slant.config.training_settings import AdaptSettings, TuneSettings
+from slant.errors import ModelError
 from slant.memory import release_memory
-from slant.progress import Progress
+from slant.progress import Progress, Task
+from slant.train.checkpoints import Best, Checkpoints, State
+from slant.train.interfaces import SCORE, Schedule, Validation
+from slant.train.parallel import World, full_norm
+from slant.train.speed import Speedometer
+from slant.train.stopping import Stop, held_back_signals
 
 __all__ = [
     "EVENTS_FILE",
-    "Batch",
-    "Outcome",
     "TrainingPlan",
     "autocast",
     "to_device",
@@ -39,15 +44,8 @@ __all__ = [
 
 EVENTS_FILE = "events.jsonl"
 _CHECKPOINTS = "checkpoints"
-
-
-class Batch(Protocol):
-    """What goes through the model in one pass."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens without padding."""
-        ...
+_LEAST_TOKENS_PER_PASS = 16
+_NAMED = 8  # items of a failed pass that an error names
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ class TrainingPlan:
     """How the weights are updated.
 
     The learning rate rises linearly over ``warmup_share`` of ``num_steps`` and then falls
-    linearly to zero. ``dtype`` is that of the arithmetic; weights keep their own.
+    linearly to zero. ``dtype`` is that of the arithmetic; weights keep their own. ``patience`` is
+    the number of validations without a better score after which training stops (None: never).
     """
 
     num_steps: int
@@ -63,9 +62,12 @@ class TrainingPlan:
     warmup_share: float
     weight_decay: float
     max_gradient_norm: float
+    tokens_per_pass: int
     checkpoint_every_s: float
+    keep_checkpoints: int
     seed: int
     dtype: torch.dtype
+    patience: int | None = None
 
     @classmethod
     def from_settings(
@@ -78,9 +80,12 @@ class TrainingPlan:
             warmup_share=section.warmup_share,
             weight_decay=section.weight_decay,
             max_gradient_norm=section.max_gradient_norm,
+            tokens_per_pass=section.tokens_per_batch,
             checkpoint_every_s=section.checkpoint_every_s,
+            keep_checkpoints=section.keep_checkpoints,
             seed=seed,
             dtype=dtype,
+            patience=section.patience if isinstance(section, TuneSettings) else None,
         )
 
     def learning_rate_at(self, step: int) -> float:
@@ -91,104 +96,293 @@ class TrainingPlan:
         return self.learning_rate * (self.num_steps - step) / max(1, self.num_steps - warmup)
 
 
-@dataclass
-class Outcome:
-    """What a finished training did; ``seconds`` leaves out what a kill undid."""
-
-    steps: int
-    tokens: int
-    seconds: float
-
-
 def train(
     objective: nn.Module,
-    steps: Callable[[int], Iterable[Any]],
+    schedule: Schedule,
     plan: TrainingPlan,
     folder: Path,
     progress: Progress,
     *,
     name: str,
-    after_step: Callable[[int], dict[str, float]] | None = None,
-) -> Outcome:
+    identity: str,
+    world: World = World(),  # noqa: B008 (frozen)
+    validation: Validation | None = None,
+    speed: Speedometer | None = None,
+    observe: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> State:
     """Train the trainable parameters of ``objective``; goes on from a checkpoint in ``folder``.
+
+    At the end ``objective`` has the weights of the best validation, or, without validation, the
+    last ones.
 
     Args:
         objective: called with a batch, returns its share of the step's mean loss.
-        steps: step number (from 0) → the batches of that step. Asked again after a kill, it must
-            give the same ones.
-        plan: the schedule.
-        folder: gets ``events.jsonl`` (one line a step; the same whether killed or not) and, in
-            its scratch folder, checkpoints.
+        schedule: the steps.
+        plan: how weights are updated.
+        folder: gets ``events.jsonl`` (a line for each step and each validation; the same whether
+            the run was killed or not) and, in its scratch folder, checkpoints.
         progress: shows loss and tokens/s.
         name: shown beside the bar.
-        after_step: called with the number of finished steps; what it returns goes into the event.
+        identity: of what is trained, e.g. a digest; a checkpoint of something else is refused.
+        world: the processes that train together; all call this with the same arguments.
+        validation: where it is given, the best weights by its score are the result.
+        speed: gives the figures of speed and memory; None: those that need no knowledge of the
+            model.
+        observe: called after each event with its step and all numbers, those of speed and memory
+            among them, which the event log leaves out because no two runs have the same.
 
     Raises:
-        ModelError: the loss or the gradient is not a finite number; the last checkpoint is whole.
+        ModelError: the loss or the gradient is not a finite number, or memory does not suffice for
+            a pass of the least size; the last checkpoint is whole.
+        ArtifactError: the checkpoint cannot be used.
+        KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was saved.
     """
     params = {key: p for key, p in objective.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         params.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
     )
-    checkpoints = _Checkpoints(folder / SCRATCH / _CHECKPOINTS, params, optimizer)
-    done = checkpoints.restore()
-    saved_s = done.seconds
+    checkpoints = Checkpoints(
+        folder / SCRATCH / _CHECKPOINTS,
+        params,
+        optimizer,
+        world,
+        identity,
+        plan.keep_checkpoints,
+        progress,
+    )
+    state = checkpoints.restore()
     with (
-        _open_events(folder / EVENTS_FILE, done.steps) as events,
-        progress.task(name, plan.num_steps, "steps", done.steps) as task,
+        held_back_signals() as stop,
+        _open_events(folder / EVENTS_FILE, state.events, world) as events,
+        progress.task(name, plan.num_steps, "steps", state.steps) as task,
     ):
-        while done.steps < plan.num_steps:
-            started = time.monotonic()
-            event, tokens = _update(objective, optimizer, steps(done.steps), plan, done.steps)
-            done.steps += 1
-            done.tokens += tokens
-            if after_step:
-                event |= after_step(done.steps)
-            events.write(json.dumps({"step": done.steps, "tokens": done.tokens, **event}) + "\n")
-            step_s = time.monotonic() - started
-            done.seconds += step_s
-            task.advance(1, loss=event["loss"], tokens_per_s=tokens / step_s)
-            if done.seconds - saved_s >= plan.checkpoint_every_s:
-                _sync(events)
-                checkpoints.save(done)
-                release_memory()
-                saved_s = done.seconds
-        _sync(events)
-    return done
-
-
-def _update(
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[Any],
-    plan: TrainingPlan,
-    step: int,
-) -> tuple[dict[str, float], int]:
-    """One update of the weights; returns its event and the number of its tokens."""
-    rate = plan.learning_rate_at(step)
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    device = params[0].device
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    # Dropout is drawn from the step's own seed: nothing of the generator needs to be saved.
-    torch.manual_seed(int(digest_json([plan.seed, step])[:15], 16))
-    objective.train()
-    loss, tokens = 0.0, 0
-    for batch in batches:
-        with autocast(device, plan.dtype):
-            share = objective(to_device(batch, device))
-        share.backward()
-        loss += float(share.detach())
-        tokens += batch.num_tokens
-    norm = float(nn.utils.clip_grad_norm_(params, plan.max_gradient_norm))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise ModelError(
-            f"training cannot go on at step {step + 1}: loss {loss}, gradient norm {norm}",
-            hint="Lower learning_rate, or set model.dtype to bfloat16 or float32.",
+        run = _Run(
+            objective,
+            optimizer,
+            schedule,
+            plan,
+            world,
+            validation,
+            checkpoints,
+            state,
+            stop,
+            events,
+            task,
+            progress,
+            speed or Speedometer(world.device, world.size),
+            observe or _observe_nothing,
         )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {"loss": loss, "learning_rate": rate, "gradient_norm": norm}, tokens
+        run.to_the_end()
+    if state.best is not None:
+        checkpoints.load_best(state.best)
+    return state
+
+
+def _observe_nothing(step: int, values: Mapping[str, float]) -> None:
+    pass
+
+
+@final
+@dataclass
+class _Run:
+    """One training under way."""
+
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    plan: TrainingPlan
+    world: World
+    validation: Validation | None
+    checkpoints: Checkpoints
+    state: State
+    stop: Stop
+    events: TextIO
+    task: Task
+    progress: Progress
+    speed: Speedometer
+    observe: Callable[[int, Mapping[str, float]], None]
+
+    def to_the_end(self) -> None:
+        """Steps and validations until all are done, or patience is at its end."""
+        saved_s = self.state.seconds
+        while True:
+            started = time.monotonic()
+            save = False
+            if self._validation_is_due():
+                save = self._validate()
+            elif self._is_finished():
+                break
+            else:
+                due = self.state.seconds - saved_s >= self.plan.checkpoint_every_s
+                save = self._step(due=due)
+            self.state.seconds += time.monotonic() - started
+            if self._is_stopping():
+                self._save()
+                self.progress.say(
+                    f"stopped after step {self.state.steps} of {self.plan.num_steps}; "
+                    "what is done is saved"
+                )
+                raise KeyboardInterrupt
+            if save:
+                self._save()
+                saved_s = self.state.seconds
+        _sync(self.events)
+
+    def _validation_is_due(self) -> bool:
+        due = self.validation is not None and self.state.steps in self.validation.steps
+        return due and self.state.validated < self.state.steps
+
+    def _is_finished(self) -> bool:
+        patience = self.plan.patience
+        if patience is not None and self.state.worse >= patience:
+            return True
+        return self.state.steps >= self.plan.num_steps
+
+    def _is_stopping(self) -> bool:
+        return self.world.sum([self.stop.requested])[0] > 0
+
+    def _save(self) -> None:
+        _sync(self.events)
+        self.checkpoints.save(self.state)
+        release_memory()
+
+    def _step(self, *, due: bool) -> bool:
+        """One update of the weights; returns whether a checkpoint is due, as rank 0's clock says.
+
+        Where memory runs out, the step is done again in smaller passes.
+        """
+        started = time.monotonic()
+        while True:
+            passes = self.state.passes or self.plan.tokens_per_pass
+            done = self._gradients(passes)
+            sums = [*done.sums, float(due and self.world.is_main)]
+            loss, tokens, failed, save = self.world.sum(sums)
+            if not failed:
+                break
+            self.optimizer.zero_grad(set_to_none=True)
+            self._halve(passes)
+        norm = self._update(done, loss)
+        self.state.steps += 1
+        self.state.tokens += round(tokens)
+        event = {
+            "loss": loss,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "gradient_norm": norm,
+        }
+        self._log({"tokens": self.state.tokens, **event})
+        figures = self.speed.figures(tokens, time.monotonic() - started)
+        self.task.advance(1, loss=loss, tokens_per_s=figures["tokens_per_s"])
+        self.observe(self.state.steps, {**event, "tokens": self.state.tokens, **figures})
+        return save > 0
+
+    def _gradients(self, passes: int) -> _Gradients:
+        """Run the passes of the next step; gradients are left in the parameters."""
+        step, world = self.state.steps, self.world
+        # Dropout is drawn from the step's own seed: nothing of the generator needs to be saved.
+        torch.manual_seed(int(digest_json([self.plan.seed, step, world.rank])[:15], 16))
+        self.objective.train()
+        done = _Gradients([], 0, failed=False)
+        try:
+            for batch in self.schedule.passes(step, world, passes):
+                with autocast(torch.device(world.device), self.plan.dtype):
+                    share = self.objective(to_device(batch, world.device))
+                (share * world.loss_scale).backward()
+                done.losses.append((share.detach(), batch.names))
+                done.tokens += batch.num_tokens
+        except (MemoryError, RuntimeError) as error:
+            # With split weights the other processes wait for this one in the middle of a pass.
+            if not _is_out_of_memory(error) or world.sharded:
+                raise
+            return _Gradients([], 0, failed=True)
+        return done
+
+    def _update(self, done: _Gradients, loss: float) -> float:
+        """Clip the gradients and move the weights; returns the gradients' norm."""
+        rate = self.plan.learning_rate_at(self.state.steps)
+        params = list(self.checkpoints.params.values())
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.world.sum_gradients(params)
+        norm = full_norm(nn.utils.clip_grad_norm_(params, self.plan.max_gradient_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            suspects = self.world.gather(done.suspects())
+            raise ModelError(
+                f"training cannot go on at step {self.state.steps + 1}: loss {loss}, gradient norm "
+                f"{norm}; the step held {_listed(suspects)}",
+                hint="Look at these texts; lower learning_rate, or set model.dtype to bfloat16 or "
+                "float32. The last checkpoint is kept.",
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _halve(self, passes: int) -> None:
+        """Go on with passes of half the size; raises where that cannot help."""
+        if passes // 2 < _LEAST_TOKENS_PER_PASS:
+            raise ModelError(
+                f"memory does not suffice for a pass of {passes} tokens at step "
+                f"{self.state.steps + 1}",
+                hint="Set model.quantize: nf4, train.activation_checkpointing: true, or "
+                "train.strategy: fsdp on several devices; `slant plan` shows what fits.",
+            )
+        self.state.passes = passes // 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.progress.say(
+            f"memory ran out in a pass of {passes} tokens: going on with {self.state.passes}"
+        )
+
+    def _validate(self) -> bool:
+        """Measure; remembers the weights if they are the best. Returns whether it was done."""
+        assert self.validation is not None
+        passes = self.state.passes or self.plan.tokens_per_pass
+        measured = self.validation(self.stop, passes)
+        if measured is None:
+            return False
+        state = self.state
+        state.validated = state.steps
+        score = measured[SCORE]
+        if state.best is None or score > state.best.score:
+            self.checkpoints.save_best(state.steps)
+            state.best, state.worse = Best(state.steps, score), 0
+        else:
+            state.worse += 1
+        self._log(measured)
+        self.observe(state.steps, measured)
+        return True
+
+    def _log(self, event: Mapping[str, float]) -> None:
+        self.events.write(json.dumps({"step": self.state.steps, **event}) + "\n")
+        self.state.events += 1
+
+
+@final
+@dataclass
+class _Gradients:
+    """What the passes of one step left besides the gradients."""
+
+    losses: list[tuple[Tensor, tuple[str, ...]]]
+    tokens: int
+    failed: bool
+
+    @property
+    def sums(self) -> list[float]:
+        """Loss, tokens and failures of this process."""
+        loss = sum(float(share) for share, _ in self.losses)
+        return [loss, float(self.tokens), float(self.failed)]
+
+    def suspects(self) -> list[str]:
+        """Names of what was in the passes that went wrong, or, if none did, in all of them."""
+        wrong = [names for share, names in self.losses if not math.isfinite(float(share))]
+        return [name for names in wrong or [n for _, n in self.losses] for name in names]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has a class for it on GPUs, and on CPUs only a text."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -196,104 +390,31 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch with its tensors on ``device``."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return replace(batch, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+def to_device(batch: Any, device: torch.device | str) -> Any:
+    """A batch (a dataclass) with everything in it that has a device on ``device``."""
+    values = {item.name: getattr(batch, item.name) for item in fields(batch)}
+    return replace(batch, **{k: v.to(device) for k, v in values.items() if hasattr(v, "to")})
 
 
-def _open_events(path: Path, steps: int) -> TextIO:
-    """Open the event log, cut back to the steps that the checkpoint knows of."""
-    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-    write_atomically(path, "".join(lines[:steps]))
-    return path.open("a", encoding="utf-8")
+@contextmanager
+def _open_events(path: Path, lines: int, world: World) -> Iterator[TextIO]:
+    """Open the event log, cut back to the lines that the checkpoint knows of."""
+    if not world.is_main:
+        with Path(os.devnull).open("w", encoding="utf-8") as file:
+            yield file
+        return
+    kept = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+    write_atomically(path, "".join(kept[:lines]))
+    with path.open("a", encoding="utf-8") as file:
+        yield file
 
 
 def _sync(file: TextIO) -> None:
     file.flush()
-    os.fsync(file.fileno())
+    if file.name != os.devnull:
+        os.fsync(file.fileno())
 
 
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class _Checkpoints:
-    """The last checkpoint of a run: tensors and numbers, renamed into place when complete."""
-
-    def __init__(
-        self,
-        folder: Path,
-        params: dict[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        self._folder = folder
-        self._params = params
-        self._optimizer = optimizer
-
-    def save(self, done: Outcome) -> None:
-        """Write a checkpoint; only then remove the one before."""
-        from safetensors.torch import save_file
-
-        self._folder.mkdir(parents=True, exist_ok=True)
-        target = self._folder / f"step-{done.steps:08}"
-        partial = self._folder / f"{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        tensors = {}
-        for key, param in self._params.items():
-            tensors[f"weight/{key}"] = param.detach()
-            for moment, value in self._optimizer.state[param].items():
-                tensors[f"{moment}/{key}"] = value
-        save_file(
-            {key: t.contiguous() for key, t in tensors.items()}, partial / "state.safetensors"
-        )
-        write_atomically(partial / "progress.json", json.dumps(asdict(done)))
-        for path in (partial / "state.safetensors", partial):
-            _sync_path(path)
-        partial.rename(target)
-        _sync_path(self._folder)
-        for other in self._folder.iterdir():
-            if other.name != target.name:
-                shutil.rmtree(other)
-
-    def restore(self) -> Outcome:
-        """Load the last checkpoint, if there is one.
-
-        Raises:
-            ArtifactError: it does not fit the model (its folder was changed by hand).
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        found = sorted(self._folder.glob("step-????????"))
-        if not found:
-            return Outcome(0, 0, 0.0)
-        try:
-            done = Outcome(**json.loads((found[-1] / "progress.json").read_text("utf-8")))
-            tensors = load_file(found[-1] / "state.safetensors")
-            with torch.no_grad():
-                for key, param in self._params.items():
-                    weight = tensors[f"weight/{key}"]
-                    if weight.shape != param.shape:  # copy_ would broadcast
-                        raise ValueError(f"{key} is {[*weight.shape]}, not {[*param.shape]}")
-                    param.copy_(weight)
-                    # A parameter that no gradient has reached yet has no moments.
-                    if moments := {
-                        moment: tensors[f"{moment}/{key}"].to(
-                            "cpu" if moment == "step" else param.device
-                        )
-                        for moment in ("step", "exp_avg", "exp_avg_sq")
-                        if f"{moment}/{key}" in tensors
-                    }:
-                        self._optimizer.state[param] = moments
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise ArtifactError(
-                f"{found[-1]}: the checkpoint cannot be used: {error}",
-                hint="Delete this folder; training then starts from the beginning.",
-            ) from error
-        return done
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

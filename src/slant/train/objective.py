@@ -1,6 +1,7 @@
 """The two training objectives. Neither ever holds the logits of a whole batch.
 
-Shape letters: B prompts, T tokens, C tokens of a chunk, H hidden size, L labels, V vocabulary.
+Shape letters: B rows, N prompts, T tokens, C tokens of a chunk, H hidden size, L labels,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from slant.model.batches import PromptBatch
 from slant.model.label_head import LabelModel, plain_model
 
 __all__ = ["AdaptBatch", "AdaptObjective", "TuneBatch", "TuneObjective", "chunked_cross_entropy"]
@@ -21,21 +23,26 @@ _CHUNK_TOKENS = 256
 
 @dataclass(frozen=True)
 class TuneBatch:
-    """Right-padded prompts and their gold labels.
+    """Prompts and what is to be predicted of each.
 
-    ``input_ids`` and ``attention_mask`` are ``(B, T)``, ``labels`` is ``(B,)``; ``share`` is
-    one over the number of examples of the whole step.
+    Attributes:
+        prompts: N of them.
+        targets: ``(N, L)`` float32; each row adds up to 1.
+        weights: ``(N,)`` float32, of the prompts in the loss.
+        share: one over the number of examples of the whole step; 0 for a batch that does not count.
+        names: what an error message calls the examples.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
+    prompts: PromptBatch
+    targets: Tensor
+    weights: Tensor
     share: float
+    names: tuple[str, ...]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens without padding."""
-        return int(self.attention_mask.sum())
+        """Tokens without padding; a shared document counts once."""
+        return self.prompts.num_tokens if self.share else 0
 
 
 class TuneObjective(nn.Module):
@@ -45,30 +52,38 @@ class TuneObjective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: TuneBatch) -> Tensor:
-        """This batch's share of the step's mean loss (a scalar)."""
-        logits_BL = self.model(batch.input_ids, batch.attention_mask)
-        return F.cross_entropy(logits_BL, batch.labels, reduction="sum") * batch.share
+    def forward(self, batch: TuneBatch | PromptBatch) -> Tensor:
+        """A batch's share of the step's mean loss (a scalar); of bare prompts, the label logits.
+
+        Both go through here, because split weights are only whole within a module's own pass.
+        """
+        if isinstance(batch, PromptBatch):
+            logits_NL: Tensor = self.model(batch)
+            return logits_NL
+        logs_NL = F.log_softmax(self.model(batch.prompts), dim=1)
+        losses_N = -(batch.targets * logs_NL).sum(dim=1)
+        return (losses_N * batch.weights).sum() * batch.share
 
 
 @dataclass(frozen=True)
 class AdaptBatch:
-    """One packed row of documents.
+    """Packed rows of documents.
 
-    ``input_ids``, ``positions`` (restarting at 0 with each document) and ``targets`` (the next
-    token, -100 at the end of a document) are ``(T,)``; ``share`` is one over the number of
-    targets of the whole step.
+    Attributes:
+        input_ids: ``(B, T)`` int64.
+        positions: ``(B, T)`` int64, restarting at 0 with each document.
+        targets: ``(B, T)`` int64, the next token; -100 at the end of a document and in padding.
+        share: one over the number of targets of the whole step; 0 for a batch that does not count.
+        num_tokens: without padding.
+        names: what an error message calls the rows.
     """
 
     input_ids: Tensor
     positions: Tensor
     targets: Tensor
     share: float
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the row."""
-        return len(self.input_ids)
+    num_tokens: int
+    names: tuple[str, ...] = ()
 
 
 class AdaptObjective(nn.Module):
@@ -79,19 +94,22 @@ class AdaptObjective(nn.Module):
         self.causal_lm = causal_lm
 
     def forward(self, batch: AdaptBatch) -> Tensor:
-        """This row's share of the step's mean loss (a scalar)."""
+        """The batch's share of the step's mean loss (a scalar)."""
         plain = plain_model(self.causal_lm)
         # Positions that restart, no attention mask and no cache: only so does transformers keep
         # the documents of a row apart.
-        hidden_TH = plain.get_decoder()(
-            input_ids=batch.input_ids.unsqueeze(0),
-            position_ids=batch.positions.unsqueeze(0),
+        hidden_BTH = plain.get_decoder()(
+            input_ids=batch.input_ids,
+            position_ids=batch.positions,
             attention_mask=None,
             use_cache=False,
-        ).last_hidden_state[0]
+        ).last_hidden_state
         head = cast("nn.Linear", plain.get_output_embeddings())
         cap = getattr(plain.config, "final_logit_softcapping", None)
-        return chunked_cross_entropy(hidden_TH, head.weight, batch.targets, cap) * batch.share
+        losses = chunked_cross_entropy(
+            hidden_BTH.flatten(0, 1), head.weight, batch.targets.flatten(), cap
+        )
+        return losses * batch.share
 
 
 def chunked_cross_entropy(

@@ -4,7 +4,7 @@ It writes
     slant.json                    the task contract
     adapt/train/LANG/             packed rows: tokens, lengths of the documents in them
     adapt/heldout/LANG/           the same of documents kept aside, to measure perplexity on
-    tune/train/, tune/validation/ encoded prompts with their label
+    tune/train/, tune/validation/ encoded prompts with their label, and the shares of its judgements
 
 With ``shard.to`` the streams lie there, in a folder named by the recipe's key, so that one version
 never mixes with another; the artifact then says where (``shards.json``, see ``streams``).
@@ -48,7 +48,11 @@ TUNE_COLUMNS = {
     "label": "int",
     "lang": "str",
     "narrative_id": "str",
+    "shares": "ndarray:float32",
 }
+# Part of the recipe, so that a change of what the shards hold has them written anew. Columns count
+# by themselves; raise the number where what stands in them changes.
+_VERSION = 1
 _TUNE_CHUNK = 512
 # Rows are packed within a chunk. It is large, so that few rows are cut short at its end, and
 # bounded in characters too, so that long documents do not fill the memory.
@@ -66,6 +70,7 @@ def shard_recipe(settings: ProjectSettings, ingest: Artifact, base: BaseModel) -
             "task": settings.task.model_dump(),
             "labels": settings.labels,
             "adapt": settings.adapt is not None,
+            "format": {"version": _VERSION, "adapt": ADAPT_COLUMNS, "tune": TUNE_COLUMNS},
         },
         settings.seed,
     )
@@ -200,6 +205,7 @@ def _tune_stream(
                     "label": labels.index(item.example.label),
                     "lang": item.document.lang or "und",
                     "narrative_id": item.example.narrative_id or "",
+                    "shares": np.asarray(item.example.shares or (), dtype=np.float32),
                 }
                 for item, ids in zip(items, _encode(encoder, items), strict=True)
                 if ids is not None

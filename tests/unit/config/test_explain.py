@@ -39,7 +39,8 @@ def test_a_key_is_explained_with_its_type_default_and_help() -> None:
 def test_a_section_is_explained_with_the_keys_below_it_and_no_others() -> None:
     text = explain("tune.lora")
     assert [line for line in text.splitlines() if line and not line.startswith(" ")] == [
-        "tune.lora", "tune.lora.rank", "tune.lora.alpha", "tune.lora.dropout"
+        "tune.lora", "tune.lora.rank", "tune.lora.alpha", "tune.lora.dropout",
+        "tune.lora.rank_stabilized", "tune.lora.dora",
     ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from slant.config.load import dump_settings, expand_variables, load_settings
-from slant.config.settings import AdaptSettings, ProjectSettings
+from slant.config.settings import ProjectSettings
+from slant.config.training_settings import AdaptSettings
 from slant.errors import ConfigError, ConfigProblem, UsageError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -144,7 +145,8 @@ def test_five_mistakes_are_reported_at_once(write: Write) -> None:
         ("tune:", "tune: must be a section, got null; leave the key out for its defaults"),
         (
             "adapt: {lora: 8}",
-            "adapt.lora: must be a section, got 8; its keys are rank, alpha, dropout",
+            "adapt.lora: must be a section, got 8; its keys are rank, alpha, dropout, "
+            "rank_stabilized, dora",
         ),
         (
             "shard: {compression: zst}",

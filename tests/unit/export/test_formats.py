@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from slant.errors import ModelError
-from slant.export.formats import write_causal_lm, write_classifier
+from slant.export.formats import write_classifier
 from slant.export.parity import causal_lm_probabilities, classifier_probabilities
 from slant.labels import LabelSet
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer
+from slant.model.folder import save_causal_lm
 from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
 from slant.task.template import Template
@@ -81,7 +82,7 @@ def test_the_classifier_gives_slants_probabilities_in_plain_transformers(
 def test_the_causal_lm_comes_back_as_it_was(tmp_path: Path, architecture: str) -> None:
     base = save_base(tmp_path / "base", architecture)
     causal_lm = load_causal_lm(base.folder, dtype=torch.float32)
-    write_causal_lm(causal_lm, base.folder, tmp_path / "causal-lm")
+    save_causal_lm(causal_lm, base.folder, tmp_path / "causal-lm")
     again = load_causal_lm(tmp_path / "causal-lm", dtype=torch.float32)
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(causal_lm(ids).logits, again(ids).logits)

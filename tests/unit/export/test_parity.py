@@ -12,20 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slant.artifacts import Artifact, find, load
+from slant.artifacts import Artifact, Recipe, build, digest_json, find, load
 from slant.corpus import Corpus
 from slant.errors import ArtifactError, GateError
 from slant.evaluate.stage import Subject, run_evaluate
-from slant.export.formats import write_causal_lm, write_classifier
+from slant.export.formats import write_classifier
 from slant.export.parity import (
     BOUNDS,
-    causal_lm_probabilities,
     classifier_probabilities,
     exported_causal_lm_probabilities,
+    label_probabilities,
     prove,
 )
 from slant.export.stage import run_export
-from slant.model.adapter import load_adapted, load_merged
+from slant.model.adapter import attach_lora, unfreeze_layers
+from slant.model.base import load_causal_lm
+from slant.model.folder import save_causal_lm
+from slant.model.label_head import LabelModel
+from slant.model.tuned import digest_tuned, load_tuned_adapted, load_tuned_merged, save_tuned
 from slant.progress import SilentProgress
 from slant.records import Example, Narrative
 from slant.score.scorer import Scorer
@@ -100,17 +104,19 @@ class Exported:
 @pytest.fixture
 def exported(root: Path, tmp_path: Path) -> Exported:
     """The two folders, and what base and adapter side by side answer."""
-    spec = TaskSpec.load(root / "evaluate")
-    adapter = root / "tune" / "adapter"
-    merged = load_merged(root / "base", adapter, dtype=torch.float32)
-    write_causal_lm(merged, root / "base", tmp_path / "causal-lm")
-    write_classifier(merged, spec, root / "base", tmp_path / "classifier")
+    # A few calibration examples may be answered without a mistake, and the temperature then makes
+    # every probability 0 or 1; with this one there is something to see.
+    spec = TaskSpec.load(root / "evaluate").with_temperature(1.7)
+    base, checkpoint, label_ids = root / "base", root / "tune", spec.verbalizer.token_ids
+    merged = load_tuned_merged(base, checkpoint, label_ids, dtype=torch.float32)
+    save_causal_lm(merged, base, tmp_path / "causal-lm")
+    write_classifier(merged, spec, base, tmp_path / "classifier")
     encoder = Encoder(tiny_tokenizer(), spec)
     corpus = Corpus(load(root / "ingest", "ingest"))
     prompts = [encoder.prompt(*item.text) for item in corpus.split("test")]
     ids = [encoder.encode_prompt(prompt) for prompt in prompts]
-    adapted = load_adapted(root / "base", adapter, dtype=torch.float32)
-    return Exported(tmp_path, spec, prompts, ids, causal_lm_probabilities(adapted, spec, ids))
+    adapted = load_tuned_adapted(base, checkpoint, label_ids, dtype=torch.float32)
+    return Exported(tmp_path, spec, prompts, ids, label_probabilities(adapted, spec, ids))
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -222,6 +228,57 @@ def test_the_bundle_holds_what_it_says(root: Path, tmp_path: Path) -> None:
     assert spec == TaskSpec.load(root / "evaluate")
     assert bundle.file("report.json").read_bytes() == (root / "evaluate/report.json").read_bytes()
     assert not list(bundle.path.rglob("*.bin")) + list(bundle.path.rglob("*.pt"))
+
+
+def tune_by_hand(root: Path, architecture: str, method: str) -> None:
+    """A checkpoint with trained label rows, of weights that were moved and not trained."""
+    prepare(root, architecture, adapt=None)
+    base, spec = save_base(root / "base", architecture), TaskSpec.load(root / "shard")
+    causal_lm = load_causal_lm(base.folder, dtype=torch.float32)
+    if method == "full":
+        unfreeze_layers(causal_lm)
+    else:
+        causal_lm = attach_lora(causal_lm, rank=2, alpha=4, dropout=0.0, seed=1, dora=True)
+    model = LabelModel(causal_lm, spec.verbalizer.token_ids, train_rows=True)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for param in model.parameters():
+            if param.requires_grad:
+                param.add_(torch.randn(param.shape, generator=generator) * 0.05)
+    with build(root / "tune", Recipe("tune", {}, {}, 0)) as builder:
+        save_tuned(root / "tune", model, base)
+        digest = digest_json([base.digest, digest_tuned(root / "tune")])
+        spec.with_weights(digest).save(root / "tune")
+        builder.facts.update(tokens=1, steps=1, seconds=1.0, losses=[], validation=[], examples=1)
+
+
+@pytest.mark.parametrize("architecture", ["gemma3", "mistral"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_trained_label_rows_and_whole_models_are_evaluated_exported_and_proved(
+    tmp_path: Path, architecture: str, method: str
+) -> None:
+    tune_by_hand(tmp_path, architecture, method)
+    base = save_base(tmp_path / "base", architecture)
+    ingest, tune = load(tmp_path / "ingest", "ingest"), load(tmp_path / "tune", "tune")
+    settings = tiny_settings(
+        evaluate={"bootstrap": 100, "latency_documents": 1, "baselines": []},
+        export={"parity_examples": 6},
+    )
+    common: dict[str, Any] = {"ingest": ingest, "progress": SilentProgress()}
+    evaluated = run_evaluate(
+        settings, subject=Subject(tune, base, base, None), out=tmp_path / "evaluate", **common
+    )
+    bundle = run_export(
+        settings, evaluate=evaluated, tune=tune, base=base, out=tmp_path / "bundle", **common
+    )
+    for found in bundle.facts["parity"]["formats"].values():
+        assert found["max_difference"] < 1e-4
+        assert found["label_agreement"] == 1
+    # What the bundle answers is what was evaluated, and not what the base's own rows would say.
+    rows = load_file(tmp_path / "tune" / "label_head.safetensors")["rows"]
+    head = load_causal_lm(bundle.path / "causal-lm", dtype=torch.float32).get_output_embeddings()
+    ids = TaskSpec.load(bundle.path).verbalizer.token_ids
+    assert torch.equal(head.weight[list(ids)], rows)
 
 
 def test_the_classifier_can_be_left_out(root: Path, tmp_path: Path) -> None:

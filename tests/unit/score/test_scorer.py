@@ -165,7 +165,7 @@ def test_a_stream_of_several_chunks_keeps_its_order(scorer):
 class BrokenEngine:
     """An engine whose second answer is not a number, as after an overflow in float16."""
 
-    def label_logits(self, prompts, on_done=None):
+    def label_logits(self, prompts, on_done=None, *, groups=None):
         logits = np.zeros((len(prompts), 3), np.float32)
         logits[1] = np.nan
         return logits

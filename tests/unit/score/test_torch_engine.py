@@ -46,12 +46,43 @@ def test_it_tells_how_many_are_done_after_each_pass(model):
 
 def test_no_pass_has_more_tokens_than_the_budget_with_padding(model):
     sizes: list[int] = []
-    handle = model.register_forward_pre_hook(lambda module, args: sizes.append(args[0].numel()))
+    handle = model.register_forward_pre_hook(
+        lambda module, args: sizes.append(args[0].input_ids.numel())
+    )
     try:
         TorchEngine(model, PAD, 200).label_logits(prompts())
     finally:
         handle.remove()
     assert max(sizes) <= 200
+
+
+def test_prompts_of_one_document_share_what_they_begin_with_and_answer_the_same(model):
+    documents, narratives = prompts(4), prompts(30)
+    asked = [documents[i % 4] + narrative for i, narrative in enumerate(narratives)]
+    groups = ["abcd"[i % 4] for i in range(30)]
+    tokens: list[int] = []
+    handle = model.register_forward_pre_hook(lambda module, args: tokens.append(args[0].num_tokens))
+    engine = TorchEngine(model, PAD, 600)
+    try:
+        apart, num_apart = engine.label_logits(asked), sum(tokens)
+        tokens.clear()
+        together, num_together = engine.label_logits(asked, groups=groups), sum(tokens)
+    finally:
+        handle.remove()
+    np.testing.assert_allclose(together, apart, atol=1e-5)
+    assert num_apart == sum(map(len, asked))
+    assert num_together < 0.8 * num_apart
+
+
+def test_an_architecture_without_shared_rows_computes_each_prompt_alone():
+    import transformers as hf
+
+    config = hf.BloomConfig(vocab_size=280, hidden_size=32, n_layer=2, n_head=4)
+    engine = TorchEngine(LabelModel(hf.BloomForCausalLM(config).eval(), LABEL_IDS), PAD, 600)
+    asked = [prompts(1)[0] + rest for rest in prompts(5)]
+    np.testing.assert_array_equal(
+        engine.label_logits(asked, groups=[0] * 5), engine.label_logits(asked)
+    )
 
 
 def test_nothing_is_kept_for_gradients(model):

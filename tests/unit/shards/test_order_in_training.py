@@ -6,18 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slant.config.settings import AdaptSettings, TuneSettings
+from slant.config.training_settings import AdaptSettings, TuneSettings
 from slant.shards.order import epoch_order, length_bucketed_steps
 from slant.shards.reader import ShardReader
 from slant.shards.writer import ShardWriter
-from slant.train import adapt, tune
+from slant.train.parallel import World
+from slant.train.schedule import AdaptSchedule, Examples, TuneSchedule
 from slant.train.shard import ADAPT_COLUMNS, TUNE_COLUMNS
+from slant.train.targets import target_distribution
 
 LANGS = ["en"] * 64 + ["tl"] * 16
 
 
 def tune_steps(folder: Path, **settings: float) -> list[list[int]]:
-    """The examples of each step, told apart by their first token."""
+    """The examples of each step, by their numbers."""
     with ShardWriter(folder, TUNE_COLUMNS) as writer:
         for i, lang in enumerate(LANGS):
             writer.write(
@@ -27,13 +29,15 @@ def tune_steps(folder: Path, **settings: float) -> list[list[int]]:
                     "label": i % 3,
                     "lang": lang,
                     "narrative_id": "",
+                    "shares": np.array([], dtype=np.float32),
                 }
             )
-    data = tune._Examples(ShardReader(folder))
+    data = Examples.read(ShardReader(folder), num_labels=3)
     section = TuneSettings.model_validate({"epochs": 3, "examples_per_step": 16, **settings})
-    schedule = tune._Schedule(data, section, seed=17, pad_token_id=0)
+    targets, weights = target_distribution(data.labels, 3)
+    schedule = TuneSchedule(data, targets, weights, section, seed=17, pad_token_id=0)
     return [
-        [int(row[0]) for batch in schedule.batches(step) for row in batch.input_ids]
+        [int(name[1:]) for batch in schedule.passes(step, World(), 64) for name in batch.names]
         for step in range(schedule.num_steps)
     ]
 
@@ -48,9 +52,9 @@ def adapt_rows(folder: Path, **settings: float) -> list[int]:
                     writer.write({"tokens": tokens, "lengths": np.array([4], dtype=np.int32)})
     section = AdaptSettings.model_validate({"epochs": 3, "tokens_per_step": 32, **settings})
     readers = [ShardReader(folder / lang) for lang in ("en", "tl")]
-    schedule = adapt._Schedule(readers, section, seed=17)
-    batches = (batch for step in range(schedule.num_steps) for batch in schedule.batches(step))
-    return [int(batch.input_ids[0]) for batch in batches]
+    schedule = AdaptSchedule(readers, section, seed=17, pad_token_id=0)
+    batches = (b for step in range(schedule.num_steps) for b in schedule.passes(step, World(), 8))
+    return [int(row[0]) for batch in batches for row in batch.input_ids]
 
 
 def test_tuning_visits_every_example_once_an_epoch_by_default(tmp_path):
@@ -66,6 +70,11 @@ def test_tuning_draws_languages_by_temperature(tmp_path):
     assert sum(visits[i] for i in range(64)) == 3 * 53
     assert {visits[i] for i in range(64)} == {2, 3}
     assert {visits[i] for i in range(64, 80)} == {5, 6}
+
+
+def test_an_example_that_is_visited_again_is_not_in_the_step_of_its_first_visit(tmp_path):
+    for step in tune_steps(tmp_path, language_temperature=2.0, epochs=1, examples_per_step=8):
+        assert len(set(step)) == len(step)
 
 
 def test_adaptation_visits_every_row_once_an_epoch_by_default(tmp_path):

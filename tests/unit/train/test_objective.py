@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from slant.model.adapter import attach_lora
-from slant.model.batches import pad_batch
+from slant.model.batches import make_batches
 from slant.model.label_head import LabelModel
 from slant.shards.pack import positions
 from slant.train.objective import (
@@ -150,12 +151,12 @@ def packed_row(lengths: tuple[int, ...] = LENGTHS) -> AdaptBatch:
     ends = torch.tensor(lengths).cumsum(0) - 1
     targets[ends] = -100
     restarting = torch.from_numpy(positions(torch.tensor(lengths).numpy()))
-    return AdaptBatch(tokens, restarting, targets, 1.0)
+    return AdaptBatch(tokens[None], restarting[None], targets[None], 1.0, len(tokens))
 
 
 def documents_of(row: AdaptBatch, lengths: tuple[int, ...] = LENGTHS) -> list[AdaptBatch]:
-    parts = [t.split(lengths) for t in (row.input_ids, row.positions, row.targets)]
-    return [AdaptBatch(*part, 1.0) for part in zip(*parts, strict=True)]
+    parts = [t.split(lengths, dim=1) for t in (row.input_ids, row.positions, row.targets)]
+    return [AdaptBatch(*part, 1.0, part[0].shape[1]) for part in zip(*parts, strict=True)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -177,10 +178,10 @@ def test_the_loss_is_that_of_the_models_own_logits(architecture: str) -> None:
     with torch.no_grad():
         expected = sum(
             F.cross_entropy(
-                causal_lm(document.input_ids[None]).logits[0], document.targets, reduction="sum"
+                causal_lm(document.input_ids).logits[0], document.targets[0], reduction="sum"
             )
             for document in documents_of(row)
-            if len(document.input_ids) > 1
+            if document.num_tokens > 1
         )
         torch.testing.assert_close(AdaptObjective(causal_lm)(row), expected)
 
@@ -192,13 +193,13 @@ def test_a_document_does_not_notice_what_stands_beside_it(architecture: str) -> 
     row = packed_row()
     first, last = sum(LENGTHS[:2]), sum(LENGTHS[:3])
     targets = torch.full_like(row.targets, -100)
-    targets[first:last] = row.targets[first:last]
+    targets[:, first:last] = row.targets[:, first:last]
     changed = row.input_ids.clone()
-    changed[:first] = 7
-    changed[last:] = 9
+    changed[:, :first] = 7
+    changed[:, last:] = 9
     with torch.no_grad():
-        before = objective(AdaptBatch(row.input_ids, row.positions, targets, 1.0))
-        after = objective(AdaptBatch(changed, row.positions, targets, 1.0))
+        before = objective(replace(row, targets=targets))
+        after = objective(replace(row, input_ids=changed, targets=targets))
     torch.testing.assert_close(after, before, rtol=0, atol=1e-4)
 
 
@@ -208,13 +209,13 @@ def test_a_mask_of_ones_would_leak_so_that_these_tests_can_fail(architecture: st
     row = packed_row()
     with torch.no_grad():
         hidden_TH = causal_lm.get_decoder()(
-            input_ids=row.input_ids[None],
-            position_ids=row.positions[None],
-            attention_mask=torch.ones_like(row.input_ids)[None],
+            input_ids=row.input_ids,
+            position_ids=row.positions,
+            attention_mask=torch.ones_like(row.input_ids),
             use_cache=False,
         ).last_hidden_state[0]
         weight = causal_lm.get_output_embeddings().weight
-        leaked = chunked_cross_entropy(hidden_TH, weight, row.targets)
+        leaked = chunked_cross_entropy(hidden_TH, weight, row.targets[0])
         apart = AdaptObjective(causal_lm)(row)
     assert abs(float(leaked - apart)) / int((row.targets >= 0).sum()) > 1e-3
 
@@ -238,11 +239,39 @@ def test_the_tuning_loss_is_cross_entropy_over_the_label_columns_of_the_full_log
     label_ids = (261, 40, 7)
     prompts = [list(range(10, 22)), list(range(40, 45)), list(range(90, 99))]
     labels = torch.tensor([2, 0, 1])
-    batch = TuneBatch(*pad_batch(prompts, 257), labels, 1 / 6)
+    (prompts_in_rows,) = make_batches(prompts, 1000, 257)
+    gold = labels[list(prompts_in_rows.members)]
+    targets = F.one_hot(gold, 3).float()
+    batch = TuneBatch(prompts_in_rows, targets, torch.ones(3), 1 / 6, ("a", "b", "c"))
     assert batch.num_tokens == 12 + 5 + 9
     with torch.no_grad():
-        found = TuneObjective(LabelModel(causal_lm, label_ids))(batch)
+        objective = TuneObjective(LabelModel(causal_lm, label_ids))
+        found = objective(batch)
         logits = torch.stack(
             [causal_lm(torch.tensor([p])).logits[0, -1, list(label_ids)] for p in prompts]
         )
+        bare = objective(prompts_in_rows)
     torch.testing.assert_close(found, F.cross_entropy(logits, labels, reduction="sum") / 6)
+    torch.testing.assert_close(bare, logits[list(prompts_in_rows.members)])
+
+
+def test_soft_targets_and_weights_make_the_weighted_cross_entropy_of_pytorch() -> None:
+    causal_lm = tiny_causal_lm("mistral")
+    (prompts,) = make_batches([list(range(10, 22)), list(range(40, 45))], 1000, 257)
+    targets = torch.tensor([[0.25, 0.75, 0.0], [0.1, 0.2, 0.7]])
+    weights = torch.tensor([2.0, 0.5])
+    objective = TuneObjective(LabelModel(causal_lm, (261, 40, 7)))
+    with torch.no_grad():
+        found = objective(TuneBatch(prompts, targets, weights, 1 / 2, ("a", "b")))
+        each = F.cross_entropy(objective(prompts), targets, reduction="none")
+    torch.testing.assert_close(found, (each * weights).sum() / 2)
+
+
+def test_a_batch_that_does_not_count_has_no_loss_no_gradient_and_no_tokens() -> None:
+    causal_lm = tiny_causal_lm("mistral")
+    (prompts,) = make_batches([list(range(10, 22))], 1000, 257)
+    batch = TuneBatch(prompts, torch.tensor([[1.0, 0, 0]]), torch.ones(1), 0.0, ("a",))
+    loss = TuneObjective(LabelModel(causal_lm, (261, 40, 7)))(batch)
+    loss.backward()
+    assert (float(loss.detach()), batch.num_tokens) == (0.0, 0)
+    assert not any(p.grad is not None and p.grad.any() for p in causal_lm.parameters())

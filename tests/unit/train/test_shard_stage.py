@@ -16,7 +16,7 @@ from slant.shards.reader import ShardReader
 from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
 from slant.task.verbalizer import encode_text
-from slant.train.shard import run_shard, shard_recipe
+from slant.train.shard import TUNE_COLUMNS, run_shard, shard_recipe
 from tiny import BOS, tiny_tokenizer
 from tiny_stages import (
     LABELS,
@@ -91,6 +91,17 @@ def test_tune_shards_hold_exactly_the_examples_of_their_split(
         "tokens": sum(len(ids) for *_, ids in expected),
         "refused": 0,
     }
+
+
+def test_shares_of_judgements_are_stored_where_there_are_several(tmp_path: Path) -> None:
+    documents, narratives, examples = documents_and_examples()
+    chosen = next(i for i, e in enumerate(examples) if e.split == "train")
+    examples[chosen] = replace(examples[chosen], num_judgements=3, shares=(1 / 3, 0.0, 2 / 3))
+    _, shards = shard(tmp_path, (documents, narratives, examples), adapt=None)
+    found = [sample["shares"] for sample in samples(shards, "tune/train")]
+    assert all(shares.dtype == np.float32 for shares in found)
+    assert [shares.shape for shares in found] == [(3,)] + [(0,)] * (len(found) - 1)
+    np.testing.assert_array_equal(found[0], np.array([1 / 3, 0, 2 / 3], dtype=np.float32))
 
 
 def test_calibration_and_test_examples_are_in_no_shard(made: tuple[Artifact, Artifact]) -> None:
@@ -258,6 +269,15 @@ def test_the_recipe_changes_with_what_the_shards_depend_on(tmp_path: Path) -> No
     ):
         assert plain != shard_recipe(other, ingest, base).key
     assert plain != shard_recipe(tiny_settings(), ingest, replace(base, digest="0" * 64)).key
+
+
+def test_shards_with_other_columns_are_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest, base = write_ingest(tmp_path / "ingest"), save_base(tmp_path / "base")
+    before = shard_recipe(tiny_settings(), ingest, base).key
+    monkeypatch.setitem(TUNE_COLUMNS, "more", "str")
+    assert shard_recipe(tiny_settings(), ingest, base).key != before
 
 
 def test_the_same_input_gives_the_same_bytes(

@@ -9,11 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from slant.config.training_settings import AdaptSettings, TuneSettings
 from slant.shards.reader import ShardReader
 from slant.train.parallel import World
-from slant.train.schedule import AdaptSchedule, Examples, TuneSchedule, adapt_batch, shared_out
+from slant.train.schedule import (
+    AdaptSchedule,
+    Examples,
+    TuneSchedule,
+    _documents_together,
+    adapt_batch,
+    shared_out,
+)
 
 
 def examples(lengths: list[int], documents: list[int], langs: list[int]) -> Examples:
@@ -116,6 +124,32 @@ def test_examples_of_one_document_meet_in_a_step_and_share_a_row() -> None:
         assert batch.num_tokens == 19 + 4
     apart = schedule_of(data, section.model_copy(update={"document_once": False}))
     assert sum(b.num_tokens for s in range(3) for b in apart.passes(s, World(), 1000)) == 12 * 20
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 4))
+def test_documents_are_brought_together_and_visits_of_one_example_are_not(
+    visits: list[int], num_documents: int
+) -> None:
+    order = np.array(visits, dtype=np.int64)
+    documents = np.arange(10) % num_documents
+    found = _documents_together(order, documents).tolist()
+    assert Counter(found) == Counter(visits)
+    seen: Counter[int] = Counter()
+    runs: list[tuple[int, int]] = []
+    for example in found:
+        run = (int(documents[example]), seen[example])
+        seen[example] += 1
+        if run not in runs[-1:]:
+            runs.append(run)
+    assert len(set(runs)) == len(runs)  # each document's n-th visits are in one piece
+    assert list(dict.fromkeys(found)) == sorted(
+        dict.fromkeys(visits), key=lambda e: visits.index(firsts(visits, documents, e))
+    )
+
+
+def firsts(visits: list[int], documents: NDArray[np.int64], example: int) -> int:
+    """The first visited example of the document of ``example``."""
+    return next(other for other in visits if documents[other] == documents[example])
 
 
 @given(

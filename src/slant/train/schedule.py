@@ -355,7 +355,7 @@ def _documents_together(
     by_example = np.argsort(order, kind="stable")
     counts = np.unique(order, return_counts=True)[1]
     visit = np.empty_like(order)
-    visit[by_example] = np.concatenate([np.arange(n) for n in counts])
+    visit[by_example] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     keys = documents[order] * (visit.max(initial=0) + 1) + visit
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return order[np.argsort(first[inverse], kind="stable")]

@@ -72,11 +72,6 @@ def test_tuning_draws_languages_by_temperature(tmp_path):
     assert {visits[i] for i in range(64, 80)} == {5, 6}
 
 
-def test_an_example_that_is_visited_again_is_not_in_the_step_of_its_first_visit(tmp_path):
-    for step in tune_steps(tmp_path, language_temperature=2.0, epochs=1, examples_per_step=8):
-        assert len(set(step)) == len(step)
-
-
 def test_adaptation_visits_every_row_once_an_epoch_by_default(tmp_path):
     expected = [i for epoch in range(3) for i in epoch_order(80, 17, epoch).tolist()]
     assert adapt_rows(tmp_path) == expected

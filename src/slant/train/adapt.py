@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from slant.artifacts import SCRATCH, Artifact, Recipe, write_atomically
 from slant.config.settings import ProjectSettings
 from slant.config.training_settings import AdaptSettings
 from slant.errors import InputError
+from slant.memory import release_memory
 from slant.model.adapter import load_merged, save_adapter
 from slant.model.base import BaseModel
 from slant.model.folder import save_causal_lm
@@ -38,6 +40,7 @@ from slant.train.streams import open_shards
 __all__ = ["adapt_recipe", "adapted_model", "run_adapt", "train_adapt"]
 
 MODEL_FOLDER = "model"
+_ADAPTER = "adapter"
 _BEFORE = "perplexity-before.json"
 # How often to save, and how much goes through at once, change nothing of what is learnt.
 _NO_SAY = {"checkpoint_every_s", "keep_checkpoints", "tokens_per_batch"}
@@ -104,9 +107,7 @@ def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
         section, num_steps=schedule.num_steps, seed=job.settings.seed, dtype=job.dtype
     )
 
-    def perplexity() -> dict[str, float]:
-        return _perplexity(objective, heldout, plan, world, progress)
-
+    perplexity = partial(_perplexity, objective, heldout, plan, world, progress)
     before = _remembered(job.out / SCRATCH / _BEFORE, perplexity, world)
     speed = Speedometer.measure(job, world, _mean_document(shards))
     with job.open_trackers(world, progress) as trackers:
@@ -129,7 +130,10 @@ def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
     if world.sharded:
         objective = AdaptObjective(load_trainable(job, section, "cpu"))
         objective.load_state_dict(weights, strict=False)
-    _save_model(job, objective.causal_lm)
+    _save_trained(job, objective.causal_lm)
+    del objective, perplexity, weights  # before another model of this size is loaded
+    release_memory()
+    _save_merged(job)
     return {
         **training_facts(state, world, speed),
         "perplexity": {
@@ -194,16 +198,20 @@ def _perplexity(
     return result
 
 
-def _save_model(job: Job, causal_lm: nn.Module) -> None:
-    """Write the adapted model as a Hugging Face folder with the base's own tokenizer files."""
-    out = job.out / MODEL_FOLDER
+def _save_trained(job: Job, causal_lm: nn.Module) -> None:
+    """Write the adapter where only an interrupted run needs it, or the whole model."""
     if _section(job).method == "full":
-        save_causal_lm(plain_model(causal_lm), job.base.folder, out, dtype=job.dtype)
-        return
-    adapter = job.out / SCRATCH / "adapter"
-    save_adapter(causal_lm, adapter, job.base.name)
-    merged = load_merged(job.base.folder, adapter, dtype=job.dtype)
-    save_causal_lm(merged, job.base.folder, out)
+        plain, out = plain_model(causal_lm), job.out / MODEL_FOLDER
+        save_causal_lm(plain, job.base.folder, out, dtype=job.dtype)
+    else:
+        save_adapter(causal_lm, job.out / SCRATCH / _ADAPTER, job.base.name)
+
+
+def _save_merged(job: Job) -> None:
+    """Write base and adapter as one Hugging Face folder."""
+    if _section(job).method == "lora":
+        merged = load_merged(job.base.folder, job.out / SCRATCH / _ADAPTER, dtype=job.dtype)
+        save_causal_lm(merged, job.base.folder, job.out / MODEL_FOLDER)
 
 
 def adapted_model(base: BaseModel, adapt: Artifact) -> BaseModel:

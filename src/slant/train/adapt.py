@@ -28,9 +28,10 @@ from slant.model.folder import save_causal_lm
 from slant.model.label_head import plain_model
 from slant.progress import Progress
 from slant.shards.reader import ShardReader
+from slant.train.interfaces import TrainingPlan
 from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
-from slant.train.loop import TrainingPlan, autocast, to_device, train
+from slant.train.loop import autocast, to_device, train
 from slant.train.objective import AdaptObjective
 from slant.train.parallel import World, shard_model, whole_weights
 from slant.train.schedule import AdaptSchedule, adapt_batch

@@ -1,14 +1,18 @@
-"""What the training loop is given: batches, a schedule of them, and a validation."""
+"""What the training loop is given: a plan, batches, a schedule of them, and a validation."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
+from slant.config.training_settings import AdaptSettings, TuneSettings
 from slant.train.parallel import World
 from slant.train.stopping import Stop
 
-__all__ = ["SCORE", "Batch", "Schedule", "Validation"]
+__all__ = ["SCORE", "Batch", "Schedule", "TrainingPlan", "Validation"]
 
 SCORE = "validation_macro_f1"
 """The measurement by which the best weights are chosen."""
@@ -62,3 +66,51 @@ class Validation(Protocol):
     def __call__(self, stop: Stop, tokens_per_pass: int) -> dict[str, float] | None:
         """What goes into the event log, with ``SCORE`` in it; None if it was told to stop."""
         ...
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How the weights are updated.
+
+    The learning rate rises linearly over ``warmup_share`` of ``num_steps`` and then falls
+    linearly to zero. ``dtype`` is that of the arithmetic; weights keep their own. ``patience`` is
+    the number of validations without a better score after which training stops (None: never).
+    """
+
+    num_steps: int
+    learning_rate: float
+    warmup_share: float
+    weight_decay: float
+    max_gradient_norm: float
+    tokens_per_pass: int
+    checkpoint_every_s: float
+    keep_checkpoints: int
+    seed: int
+    dtype: torch.dtype
+    patience: int | None = None
+
+    @classmethod
+    def from_settings(
+        cls, section: AdaptSettings | TuneSettings, *, num_steps: int, seed: int, dtype: torch.dtype
+    ) -> TrainingPlan:
+        """The plan that a stage's section of slant.yaml asks for."""
+        return cls(
+            num_steps=num_steps,
+            learning_rate=section.learning_rate,
+            warmup_share=section.warmup_share,
+            weight_decay=section.weight_decay,
+            max_gradient_norm=section.max_gradient_norm,
+            tokens_per_pass=section.tokens_per_batch,
+            checkpoint_every_s=section.checkpoint_every_s,
+            keep_checkpoints=section.keep_checkpoints,
+            seed=seed,
+            dtype=dtype,
+            patience=section.patience if isinstance(section, TuneSettings) else None,
+        )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of the ``step``-th update, counted from 0."""
+        warmup = max(1, round(self.warmup_share * self.num_steps))
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        return self.learning_rate * (self.num_steps - step) / max(1, self.num_steps - warmup)

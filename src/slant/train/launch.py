@@ -174,10 +174,10 @@ class _Conversation:
                     passed_on = True
                 time.sleep(_POLL_S)
             self._read(file)
-        if self._interrupted:
-            raise KeyboardInterrupt
         if self._errors:
             raise self._errors[0]
+        if self._interrupted or (stop.requested and self._facts is None):
+            raise KeyboardInterrupt
         if self._facts is None:
             raise ModelError(
                 f"the training processes ended with status {launcher.returncode}: "

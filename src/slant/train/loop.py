@@ -24,19 +24,17 @@ import torch
 from torch import Tensor, nn
 
 from slant.artifacts import SCRATCH, digest_json, write_atomically
-from slant.config.training_settings import AdaptSettings, TuneSettings
 from slant.errors import ModelError
 from slant.memory import release_memory
 from slant.progress import Progress, Task
 from slant.train.checkpoints import Best, Checkpoints, State
-from slant.train.interfaces import SCORE, Schedule, Validation
+from slant.train.interfaces import SCORE, Schedule, TrainingPlan, Validation
 from slant.train.parallel import World, full_norm
 from slant.train.speed import Speedometer
 from slant.train.stopping import Stop, held_back_signals
 
 __all__ = [
     "EVENTS_FILE",
-    "TrainingPlan",
     "autocast",
     "to_device",
     "train",
@@ -46,54 +44,6 @@ EVENTS_FILE = "events.jsonl"
 _CHECKPOINTS = "checkpoints"
 _LEAST_TOKENS_PER_PASS = 16
 _NAMED = 8  # items of a failed pass that an error names
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How the weights are updated.
-
-    The learning rate rises linearly over ``warmup_share`` of ``num_steps`` and then falls
-    linearly to zero. ``dtype`` is that of the arithmetic; weights keep their own. ``patience`` is
-    the number of validations without a better score after which training stops (None: never).
-    """
-
-    num_steps: int
-    learning_rate: float
-    warmup_share: float
-    weight_decay: float
-    max_gradient_norm: float
-    tokens_per_pass: int
-    checkpoint_every_s: float
-    keep_checkpoints: int
-    seed: int
-    dtype: torch.dtype
-    patience: int | None = None
-
-    @classmethod
-    def from_settings(
-        cls, section: AdaptSettings | TuneSettings, *, num_steps: int, seed: int, dtype: torch.dtype
-    ) -> TrainingPlan:
-        """The plan that a stage's section of slant.yaml asks for."""
-        return cls(
-            num_steps=num_steps,
-            learning_rate=section.learning_rate,
-            warmup_share=section.warmup_share,
-            weight_decay=section.weight_decay,
-            max_gradient_norm=section.max_gradient_norm,
-            tokens_per_pass=section.tokens_per_batch,
-            checkpoint_every_s=section.checkpoint_every_s,
-            keep_checkpoints=section.keep_checkpoints,
-            seed=seed,
-            dtype=dtype,
-            patience=section.patience if isinstance(section, TuneSettings) else None,
-        )
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the ``step``-th update, counted from 0."""
-        warmup = max(1, round(self.warmup_share * self.num_steps))
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
-        return self.learning_rate * (self.num_steps - step) / max(1, self.num_steps - warmup)
 
 
 def train(
@@ -290,9 +240,14 @@ class _Run:
                 done.losses.append((share.detach(), batch.names))
                 done.tokens += batch.num_tokens
         except (MemoryError, RuntimeError) as error:
-            # With split weights the other processes wait for this one in the middle of a pass.
-            if not _is_out_of_memory(error) or world.sharded:
+            if not _is_out_of_memory(error):
                 raise
+            if world.sharded:  # the other processes wait for this one in the middle of a pass
+                raise ModelError(
+                    f"memory ran out in a pass of {passes} tokens at step {step + 1}",
+                    hint="Lower tokens_per_batch and run the same command: it goes on from the "
+                    "last checkpoint.",
+                ) from error
             return _Gradients([], 0, failed=True)
         return done
 

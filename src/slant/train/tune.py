@@ -21,10 +21,10 @@ from slant.model.tuned import digest_tuned, save_tuned
 from slant.progress import Progress
 from slant.task.spec import TaskSpec
 from slant.train.checkpoints import State
-from slant.train.interfaces import SCORE
+from slant.train.interfaces import SCORE, TrainingPlan
 from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
-from slant.train.loop import EVENTS_FILE, TrainingPlan, train
+from slant.train.loop import EVENTS_FILE, train
 from slant.train.objective import TuneObjective
 from slant.train.parallel import World, shard_model, whole_weights
 from slant.train.schedule import Examples, TuneSchedule

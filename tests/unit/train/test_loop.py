@@ -20,8 +20,8 @@ from slant.progress import SilentProgress
 from slant.shards.reader import ShardReader
 from slant.task.spec import TaskSpec
 from slant.train.checkpoints import Best, State
-from slant.train.interfaces import SCORE
-from slant.train.loop import EVENTS_FILE, TrainingPlan, train
+from slant.train.interfaces import SCORE, TrainingPlan
+from slant.train.loop import EVENTS_FILE, train
 from slant.train.parallel import World
 from slant.train.stopping import Stop
 from tiny_stages import prepare, run_stage, tiny_settings

@@ -16,6 +16,7 @@ from slant.errors import TaskError
 from slant.model.adapter import attach_adapter, attach_lora, unfreeze_layers
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer, resolve_dtype
 from slant.model.label_head import plain_model
+from slant.model.lora_linear import use_own_lora
 from slant.progress import Progress
 from slant.task.spec import TaskSpec
 from slant.track.trackers import Trackers, open_trackers
@@ -142,6 +143,8 @@ def load_trainable(job: Job, section: AdaptSettings | TuneSettings, device: str)
         trainable = attach_adapter(causal_lm, job.start / section.start_from)
     else:
         trainable = attach_lora(causal_lm, **section.lora.model_dump(), seed=job.settings.seed)
+    if not full:
+        use_own_lora(trainable)
     return cast("nn.Module", trainable)
 
 

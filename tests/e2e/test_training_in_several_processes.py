@@ -177,6 +177,14 @@ def killed(folder: Path, stage: str, lines: int, number: int) -> int:
         worker.wait()
 
 
+def resumed_on(folder: Path, **train: Any) -> Artifact:
+    """What tuning ends in when it goes on with other devices."""
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["train"] = train
+    (folder / "settings.json").write_text(json.dumps(settings))
+    return tiny_stages.run_stage("tune", folder, folder / "out")
+
+
 def processes_of(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -204,10 +212,7 @@ def test_a_run_of_two_processes_that_was_ended_goes_on_with_one(
     checkpoints = folder / "out" / "scratch" / "checkpoints"
     assert list(checkpoints.glob("step-*/state-1-of-2.safetensors"))
 
-    settings = json.loads((folder / "settings.json").read_text())
-    settings["train"] = {"devices": 1, "strategy": "ddp"}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    resumed = tiny_stages.run_stage("tune", folder, folder / "out")
+    resumed = resumed_on(folder, devices=1, strategy="ddp")
     assert resumed.facts["devices"] == 1
     assert_same_training(resumed, alone["tune"])
 
@@ -217,10 +222,7 @@ def test_what_one_process_began_two_can_finish(
 ) -> None:
     folder = project(root, tmp_path / "p", tune={"checkpoint_every_s": 1e-6})
     killed(folder, "tune", 6, signal.SIGKILL)
-    settings = json.loads((folder / "settings.json").read_text())
-    settings["train"] = {"devices": 2, "strategy": "fsdp"}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    resumed = tiny_stages.run_stage("tune", folder, folder / "out")
+    resumed = resumed_on(folder, devices=2, strategy="fsdp")
     assert resumed.facts["devices"] == 2
     assert_same_training(resumed, alone["tune"])
 

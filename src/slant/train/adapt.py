@@ -33,7 +33,7 @@ from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
 from slant.train.loop import autocast, to_device, train
 from slant.train.objective import AdaptObjective
-from slant.train.parallel import World, shard_model, whole_weights
+from slant.train.parallel import World, shard_model, whole
 from slant.train.schedule import AdaptSchedule, adapt_batch
 from slant.train.speed import Speedometer, training_facts
 from slant.train.streams import open_shards
@@ -107,7 +107,6 @@ def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
     plan = TrainingPlan.from_settings(
         section, num_steps=schedule.num_steps, seed=job.settings.seed, dtype=job.dtype
     )
-
     perplexity = partial(_perplexity, objective, heldout, plan, world, progress)
     before = _remembered(job.out / SCRATCH / _BEFORE, perplexity, world)
     speed = Speedometer.measure(job, world, _mean_document(shards))
@@ -125,14 +124,11 @@ def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
             observe=trackers.log,
         )
     after = perplexity()
-    weights = whole_weights(objective, world)
-    if not world.is_main:
+    trained = whole(objective, world, lambda: AdaptObjective(load_trainable(job, section, "cpu")))
+    if trained is None:
         return {}
-    if world.sharded:
-        objective = AdaptObjective(load_trainable(job, section, "cpu"))
-        objective.load_state_dict(weights, strict=False)
-    _save_trained(job, objective.causal_lm)
-    del objective, perplexity, weights  # before another model of this size is loaded
+    _save_trained(job, trained.causal_lm)
+    del objective, perplexity, trained  # before another model of this size is loaded
     release_memory()
     _save_merged(job)
     return {

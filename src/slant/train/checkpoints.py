@@ -16,11 +16,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slant.artifacts import sync_folder, write_atomically
@@ -32,6 +34,7 @@ __all__ = ["Best", "Checkpoints", "State"]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _PROGRESS = "progress.json"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,15 @@ class Checkpoints:
     identity: str
     keep: int
     progress: Progress
-    _unusable: list[str] = field(default_factory=list)
 
     def save(self, state: State) -> None:
         """Write a checkpoint; only then remove those that are too many."""
         name = f"step-{state.steps:08}"
         with self._published(name) as partial:
-            _write_tensors(partial / self._file("state"), self._tensors())
+            if self._writes:
+                _write_tensors(partial / self._file("state"), self._tensors())
             if self.world.is_main:
-                content = {"identity": self.identity, "world": self._slices(), **asdict(state)}
+                content = {"identity": self.identity, **asdict(state)}
                 write_atomically(partial / _PROGRESS, json.dumps(content))
         if self.world.is_main:
             self._rotate()
@@ -105,8 +108,9 @@ class Checkpoints:
     def save_best(self, steps: int) -> None:
         """Keep the present weights as the best ones; older ones stay until ``save`` is done."""
         with self._published(f"best-{steps:08}") as partial:
-            weights = {key: _local(param) for key, param in self.params.items()}
-            _write_tensors(partial / self._file("weights"), weights)
+            if self._writes:
+                weights = {key: _local(param) for key, param in self.params.items()}
+                _write_tensors(partial / self._file("weights"), weights)
 
     def restore(self) -> State:
         """Load the last checkpoint that is whole; a fresh ``State`` where there is none.
@@ -169,16 +173,16 @@ class Checkpoints:
             sync_folder(self.folder)
         self.world.barrier()
 
-    def _slices(self) -> int:
-        return self.world.size if self.world.sharded else 1
+    @property
+    def _writes(self) -> bool:
+        """Whether this process holds what no other one writes."""
+        return self.world.is_main or self.world.sharded
 
     def _file(self, kind: str) -> str:
-        rank = self.world.rank if self.world.sharded else 0
-        return f"{kind}-{rank}-of-{self._slices()}.safetensors"
+        rank, size = (self.world.rank, self.world.size) if self.world.sharded else (0, 1)
+        return f"{kind}-{rank}-of-{size}.safetensors"
 
     def _tensors(self) -> dict[str, Tensor]:
-        if not (self.world.is_main or self.world.sharded):
-            return {}
         tensors = {}
         for key, param in self.params.items():
             tensors[f"weight/{key}"] = _local(param)
@@ -204,7 +208,6 @@ class Checkpoints:
                 f"{path}: this checkpoint is of another task, other data or other settings",
                 hint="Delete the folder; training then starts from the beginning.",
             )
-        content.pop("world")
         best = content.pop("best")
         state = State(best=Best(**best) if best else None, **content)
         if state.best and not (self.folder / f"best-{state.best.step:08}").is_dir():
@@ -229,16 +232,6 @@ class Checkpoints:
         return tensor
 
 
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    error: type[Exception] = SafetensorError
-    return error
-
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, _safetensors_error())
-
-
 def _local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
     from torch.distributed.tensor import DTensor
@@ -248,11 +241,7 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write and sync; nothing where there is nothing to write."""
-    from safetensors.torch import save_file
-
-    if not tensors:
-        return
+    """Write and sync."""
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -261,8 +250,6 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 @contextmanager
 def _open_slices(folder: Path, kind: str) -> Iterator[Callable[[str], list[Tensor]]]:
     """A function from a name to its slices, in the order of the processes that wrote them."""
-    from safetensors import safe_open
-
     paths = sorted(folder.glob(f"{kind}-*-of-*.safetensors"), key=_slice_number)
     expected = int(paths[0].stem.rpartition("-")[2]) if paths else 1
     if len(paths) != expected:

@@ -203,7 +203,7 @@ class _Run:
         """
         started = time.monotonic()
         while True:
-            passes = self.state.passes or self.plan.tokens_per_pass
+            passes = self._tokens_per_pass
             done = self._gradients(passes)
             sums = [*done.sums, float(due and self.world.is_main)]
             loss, tokens, failed, save = self.world.sum(sums)
@@ -271,6 +271,10 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
+    @property
+    def _tokens_per_pass(self) -> int:
+        return self.state.passes or self.plan.tokens_per_pass
+
     def _halve(self, passes: int) -> None:
         """Go on with passes of half the size; raises where that cannot help."""
         if passes // 2 < _LEAST_TOKENS_PER_PASS:
@@ -291,8 +295,7 @@ class _Run:
     def _validate(self) -> bool:
         """Measure; remembers the weights if they are the best. Returns whether it was done."""
         assert self.validation is not None
-        passes = self.state.passes or self.plan.tokens_per_pass
-        measured = self.validation(self.stop, passes)
+        measured = self.validation(self.stop, self._tokens_per_pass)
         if measured is None:
             return False
         state = self.state

@@ -12,11 +12,11 @@ averaged, and the result does not depend on how many there are.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from slant.errors import UsageError
 from slant.train.environment import in_world
 
-__all__ = ["World", "full_norm", "join_world", "shard_model", "whole_weights"]
+__all__ = ["World", "full_norm", "join_world", "shard_model", "whole"]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _BUCKET_ELEMENTS = 1 << 25  # gradients summed at once: 128 MB of float32
 _PATIENCE = timedelta(hours=2)  # for a process that validates or saves alone
@@ -180,16 +182,27 @@ def shard_model(objective: nn.Module, layers: Sequence[nn.Module], world: World)
     fully_shard(objective, mesh=mesh)
 
 
-def whole_weights(objective: nn.Module, world: World) -> dict[str, Tensor]:
-    """The trained weights in one piece, on the CPU, for rank 0; the others help and get nothing.
+def whole(objective: Module, world: World, afresh: Callable[[], Module]) -> Module | None:
+    """What was trained, in one piece, for rank 0 to save; None for the others, which help.
 
-    Empty where weights are not split, since then the module has them.
+    Args:
+        objective: as it was trained; it is returned itself where its weights are not split.
+        world: every process has to call this.
+        afresh: makes the objective as it was before training, on the CPU; gets the trained weights.
     """
-    weights: dict[str, Tensor] = {}
-    if not world.sharded:
-        return weights
+    if world.sharded:
+        weights = _gathered(objective, world)
+        if world.is_main:
+            objective = afresh()
+            objective.load_state_dict(weights, strict=False)
+    return objective if world.is_main else None
+
+
+def _gathered(objective: nn.Module, world: World) -> dict[str, Tensor]:
+    """The trained weights on the CPU of rank 0."""
     from torch.distributed.tensor import DTensor
 
+    weights: dict[str, Tensor] = {}
     for name, param in objective.named_parameters():
         if param.requires_grad:
             whole = param.detach()

@@ -79,6 +79,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def groups(self, chosen: Sequence[int], *, together: bool) -> list[list[int]]:
+        """The chosen examples by document, or each alone."""
+        if not together:
+            return [[i] for i in chosen]
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i in chosen:
+            groups[self.documents[i]].append(i)
+        return list(groups.values())
+
     def name(self, index: int) -> str:
         """What an error message calls an example."""
         narrative = self.narratives[index]
@@ -175,7 +184,7 @@ class TuneSchedule:
     def passes(self, step: int, world: World, tokens_per_pass: int) -> Iterator[TuneBatch]:
         """See Schedule."""
         chosen = self._steps[step]
-        groups = _groups(chosen, self._documents if self._together else None)
+        groups = self._examples.groups(chosen, together=self._together)
         parts = shared_out(groups, self._lengths, world.size)
         for batch in tune_passes(
             self._examples,
@@ -368,13 +377,3 @@ def _longest_of_document(
     longest = np.zeros(documents.max(initial=0) + 1, dtype=np.int64)
     np.maximum.at(longest, documents, lengths)
     return longest[documents]
-
-
-def _groups(chosen: Sequence[int], documents: NDArray[np.int64] | None) -> list[list[int]]:
-    """The examples of a step by document, or each alone."""
-    if documents is None:
-        return [[i] for i in chosen]
-    groups: dict[int, list[int]] = defaultdict(list)
-    for i in chosen:
-        groups[int(documents[i])].append(i)
-    return list(groups.values())

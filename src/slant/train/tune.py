@@ -26,7 +26,7 @@ from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
 from slant.train.loop import EVENTS_FILE, train
 from slant.train.objective import TuneObjective
-from slant.train.parallel import World, shard_model, whole_weights
+from slant.train.parallel import World, shard_model, whole
 from slant.train.schedule import Examples, TuneSchedule
 from slant.train.speed import Speedometer, training_facts
 from slant.train.streams import open_shards
@@ -131,13 +131,10 @@ def train_tune(job: Job, world: World, progress: Progress) -> dict[str, Any]:
             speed=speed,
             observe=trackers.log,
         )
-    weights = whole_weights(objective, world)
-    if not world.is_main:
+    trained = whole(objective, world, lambda: _objective(job, spec, "cpu"))
+    if trained is None:
         return {}
-    if world.sharded:
-        objective = _objective(job, spec, "cpu")
-        objective.load_state_dict(weights, strict=False)
-    save_tuned(job.out, objective.model, job.base)
+    save_tuned(job.out, trained.model, job.base)
     tuned = spec.with_weights(digest_json([job.base.digest, digest_tuned(job.out)]))
     tuned.save(job.out)
     facts = training_facts(state, world, speed)

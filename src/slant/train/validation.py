@@ -71,7 +71,8 @@ class TuneValidation:
     def _logits(self, stop: Stop, tokens_per_pass: int) -> NDArray[np.float32] | None:
         model: LabelModel = self._objective.model
         lengths = np.array([len(ids) for ids in self._examples.ids], dtype=np.int64)
-        parts = shared_out(self._units(), lengths, self._world.size)
+        groups = self._examples.groups(range(len(lengths)), together=self._together)
+        parts = shared_out(groups, lengths, self._world.size)
         logits_NL = np.zeros((len(lengths), model.num_labels), dtype=np.float32)
         self._objective.eval()
         try:
@@ -93,15 +94,6 @@ class TuneValidation:
         finally:
             self._objective.train()
         return self._world.sum_array(logits_NL)
-
-    def _units(self) -> list[list[int]]:
-        """Examples by document, or each alone."""
-        if not self._together:
-            return [[i] for i in range(len(self._examples))]
-        units: dict[str, list[int]] = {}
-        for i, document in enumerate(self._examples.documents):
-            units.setdefault(document, []).append(i)
-        return list(units.values())
 
 
 def validation_metrics(

@@ -125,6 +125,10 @@ class TrainSettings(Section):
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: a third slower, a
     fraction of the memory."""
+    compile: bool | None = None
+    """Compile the model's layers (`torch.compile`): half a minute at the start, then half as fast
+    again on a CPU. Without it, that is done on a CPU where there is a C++ compiler and enough to
+    train on."""
 
 
 class WandbSettings(Section):

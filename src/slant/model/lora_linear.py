@@ -10,10 +10,10 @@ Shape letters: N tokens, I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import Any, final
 
 import torch
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -29,19 +29,12 @@ def use_own_lora(model: nn.Module) -> int:
     Returns:
         How many layers were changed.
     """
-    from peft.tuners.lora import Linear
-
     changed = 0
     for layer in model.modules():
         if type(layer) is Linear and _is_plain(layer):
-            _change(layer)
+            layer.__class__ = _OwnLinear
             changed += 1
     return changed
-
-
-def _change(layer: Any) -> None:
-    (name,) = layer.lora_A
-    layer.forward = partial(_forward, layer, name)
 
 
 def _is_plain(layer: Any) -> bool:
@@ -57,23 +50,29 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-def _forward(layer: Any, name: str, x: Tensor) -> Tensor:
-    base = layer.base_layer
-    if layer.disable_adapters or layer.merged:
-        merged: Tensor = base(x)
-        return merged
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else base.weight.dtype
-    with torch.autocast(kind, enabled=False):
-        out: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-            x.to(dtype),
-            base.weight.to(dtype),
-            None if base.bias is None else base.bias.to(dtype),
-            layer.lora_A[name].weight,
-            layer.lora_B[name].weight,
-            layer.scaling[name],
-        )
-    return out
+@final
+class _OwnLinear(Linear):  # type: ignore[misc]
+    """PEFT's layer with another forward pass; a class, so that ``torch.compile`` sees one code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        base = self.base_layer
+        if self.disable_adapters or self.merged:
+            merged: Tensor = base(x)
+            return merged
+        (name,) = self.lora_A
+        kind = x.device.type
+        autocast = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if autocast else base.weight.dtype
+        with torch.autocast(kind, enabled=False):
+            out: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+                x.to(dtype),
+                base.weight.to(dtype),
+                None if base.bias is None else base.bias.to(dtype),
+                self.lora_A[name].weight,
+                self.lora_B[name].weight,
+                self.scaling[name],
+            )
+        return out
 
 
 class _LoraLinear(torch.autograd.Function):

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from slant.errors import ModelError
+from slant.model.attention import PRODUCTS
 
 __all__ = ["shared_row_masks", "takes_shared_rows"]
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_WITH_TRUTHS = ("sdpa", PRODUCTS)  # attention that takes masks of true and false
 # Rounding was seen to make a share of 4e-6 in float32 and 0.04 in bfloat16, and a prompt that sees
 # others makes 1.
 _MOST_OFF = 0.25
@@ -75,7 +77,7 @@ def _could_take_shared_rows(decoder: Any) -> bool:
     config = decoder.config.get_text_config()
     return (
         _layer_kinds(config) <= {_FULL, _SLIDING}
-        and config._attn_implementation in ("sdpa", "eager")
+        and config._attn_implementation in (*_WITH_TRUTHS, "eager")
         and not getattr(config, "use_bidirectional_attention", False)
         and getattr(config, "is_causal", True)
         and "position_ids" in inspect.signature(decoder.forward).parameters
@@ -132,7 +134,7 @@ def _layer_kinds(config: Any) -> set[str]:
 
 
 def _as_attention_takes_it(decoder: Any, seen: Tensor) -> Tensor:
-    if decoder.config.get_text_config()._attn_implementation == "sdpa":
+    if decoder.config.get_text_config()._attn_implementation in _WITH_TRUTHS:
         return seen
     lowest = torch.finfo(decoder.dtype).min
     return torch.zeros_like(seen, dtype=decoder.dtype).masked_fill_(~seen, lowest)

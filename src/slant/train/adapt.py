@@ -28,6 +28,7 @@ from slant.model.folder import save_causal_lm
 from slant.model.label_head import plain_model
 from slant.progress import Progress
 from slant.shards.reader import ShardReader
+from slant.train.compiled import make_fast
 from slant.train.interfaces import TrainingPlan
 from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
@@ -103,6 +104,15 @@ def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
     shard_model(objective, decoder_layers(objective.causal_lm), world)
     schedule = AdaptSchedule(
         list(rows.values()), section, seed=job.settings.seed, pad_token_id=spec.pad_token_id
+    )
+    make_fast(
+        objective,
+        objective.causal_lm,
+        job,
+        world,
+        progress,
+        num_tokens=schedule.num_tokens,
+        most_tokens=schedule.most_tokens,
     )
     plan = TrainingPlan.from_settings(
         section, num_steps=schedule.num_steps, seed=job.settings.seed, dtype=job.dtype

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from slant.model.batches import PromptBatch
+from slant.model.batches import PromptBatch, make_batches
 from slant.model.label_head import LabelModel, plain_model
 
 __all__ = ["AdaptBatch", "AdaptObjective", "TuneBatch", "TuneObjective", "chunked_cross_entropy"]
@@ -64,6 +64,20 @@ class TuneObjective(nn.Module):
         losses_N = -(batch.targets * logs_NL).sum(dim=1)
         return (losses_N * batch.weights).sum() * batch.share
 
+    def shape_of(self, batch: TuneBatch) -> tuple[int, int, bool]:
+        """See ``compiled.Formed``."""
+        num_rows, num_tokens = batch.prompts.input_ids.shape
+        return num_rows, num_tokens, batch.prompts.segments is not None
+
+    def sample(self, num_rows: int, num_tokens: int, *, shared: bool) -> TuneBatch:
+        """See ``compiled.Formed``."""
+        ends = (8, 9) if shared else (9,)  # prompts of one row differ in their last token
+        prompts = [[row + 1] * (num_tokens - 2) + [end] for row in range(num_rows) for end in ends]
+        rows = [row for row in range(num_rows) for _ in ends]
+        (batch,) = make_batches(prompts, num_rows * num_tokens, 0, groups=rows)
+        targets = torch.full((len(prompts), self.model.num_labels), 1 / self.model.num_labels)
+        return TuneBatch(batch, targets, torch.ones(len(prompts)), 1 / len(prompts), ())
+
 
 @dataclass(frozen=True)
 class AdaptBatch:
@@ -110,6 +124,20 @@ class AdaptObjective(nn.Module):
             hidden_BTH.flatten(0, 1), head.weight, batch.targets.flatten(), cap
         )
         return losses * batch.share
+
+    def shape_of(self, batch: AdaptBatch) -> tuple[int, int, bool]:
+        """See ``compiled.Formed``."""
+        places_BT = batch.positions
+        again = bool((places_BT[:, 1:] <= places_BT[:, :-1]).any())
+        return *batch.input_ids.shape, again
+
+    def sample(self, num_rows: int, num_tokens: int, *, shared: bool) -> AdaptBatch:
+        """See ``compiled.Formed``."""
+        places_T = torch.arange(num_tokens)
+        if shared:
+            places_T = places_T % (num_tokens // 2)
+        ids_BT = torch.ones(num_rows, num_tokens, dtype=torch.int64)
+        return AdaptBatch(ids_BT, places_T.expand_as(ids_BT), ids_BT, 1 / ids_BT.numel(), 0)
 
 
 def chunked_cross_entropy(

@@ -21,6 +21,7 @@ from slant.model.tuned import digest_tuned, save_tuned
 from slant.progress import Progress
 from slant.task.spec import TaskSpec
 from slant.train.checkpoints import State
+from slant.train.compiled import make_fast
 from slant.train.interfaces import SCORE, TrainingPlan
 from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
@@ -104,6 +105,15 @@ def train_tune(job: Job, world: World, progress: Progress) -> dict[str, Any]:
         section.model_copy(update={"document_once": together}),
         seed=seed,
         pad_token_id=spec.pad_token_id,
+    )
+    make_fast(
+        objective,
+        objective.model.causal_lm,
+        job,
+        world,
+        progress,
+        num_tokens=schedule.num_tokens,
+        most_tokens=schedule.most_tokens,
     )
     plan = TrainingPlan.from_settings(
         section, num_steps=schedule.num_steps, seed=seed, dtype=job.dtype

@@ -93,3 +93,18 @@ def test_a_run_killed_in_a_phase_ends_in_the_same_bytes(
     assert find(out, "tune") is None
     worker.run("tune", root, out)
     assert_the_same(load(out, "tune"), whole)
+
+
+def test_a_killed_run_of_compiled_layers_ends_in_the_same_bytes(
+    worker: ForkingWorker, tmp_path: Path
+) -> None:
+    """It compiles anew when it goes on, with another batch at hand."""
+    tune = {**OFTEN, "epochs": 1, "lora": {"rank": 4, "alpha": 8}}
+    prepared = tmp_path / "root"
+    prepared.mkdir()
+    tiny_stages.prepare(prepared, "gemma3", tune=tune, train={"compile": True})
+    assert not worker.run("tune", prepared, tmp_path / "whole")
+    out = tmp_path / "killed"
+    assert worker.run("tune", prepared, out, "publishing", 4), "it was not killed"
+    worker.run("tune", prepared, out)
+    assert_the_same(load(out, "tune"), load(tmp_path / "whole", "tune"))

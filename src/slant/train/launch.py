@@ -33,7 +33,8 @@ __all__ = ["JOB_FILE", "TALK_FILE", "carry_out"]
 JOB_FILE = "job.json"
 TALK_FILE = "processes.jsonl"
 _POLL_S = 0.1
-_LAST_LINES = 8  # of a process that died without a word
+_LINES = 8  # of a process that died without a word
+_TABLE = "=" * 20  # begins torchrun's own table of who failed, which does not say why
 
 Train = Callable[[Job, World, Progress], dict[str, Any]]
 
@@ -133,6 +134,12 @@ def _environment(job: Job) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(threads), **os.environ}
 
 
+def _telling_lines(log: str) -> list[str]:
+    """The last lines before torchrun's own words; without any, the last ones of those."""
+    lines = [line.strip() for line in log.partition(_TABLE)[0].splitlines() if line.strip()]
+    return (lines or log.splitlines())[-_LINES:]
+
+
 def _end(launcher: subprocess.Popen[bytes]) -> None:
     """Leave no process behind, whatever happened."""
     if launcher.poll() is None:
@@ -181,7 +188,7 @@ class _Conversation:
         if self._facts is None:
             raise ModelError(
                 f"the training processes ended with status {launcher.returncode}: "
-                + " | ".join(log.read_text("utf-8", "replace").splitlines()[-_LAST_LINES:]),
+                + " | ".join(_telling_lines(log.read_text("utf-8", "replace"))),
                 hint=f"All they wrote is in {log}. The last checkpoint is kept.",
             )
         return self._facts

@@ -155,6 +155,9 @@ def join_world(strategy: str) -> Iterator[World]:
         torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield World(rank, size, device, strategy == "fsdp")
+        if ours:
+            # Nobody leaves while another is still at work: a process that is gone can end them all.
+            torch.distributed.barrier()
     finally:
         if ours:
             torch.distributed.destroy_process_group()

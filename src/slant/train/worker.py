@@ -28,24 +28,24 @@ def main() -> int:
     threading.Thread(target=_die_with, args=(launcher,), daemon=True).start()
     job = Job.from_json((scratch / JOB_FILE).read_text("utf-8"))
     train = {"adapt": train_adapt, "tune": train_tune}[job.stage]
-    with (
-        (scratch / TALK_FILE).open("a", encoding="utf-8") as talk,
-        join_world(job.settings.train.strategy) as world,
-    ):
+    with (scratch / TALK_FILE).open("a", encoding="utf-8") as talk:
         progress = JsonProgress(talk)
+        is_main = False
         try:
-            if world.is_main:
-                progress.write({"pid": os.getpid()})
-            facts = train(job, world, progress if world.is_main else SilentProgress())
+            with join_world(job.settings.train.strategy) as world:
+                is_main = world.is_main
+                if is_main:
+                    progress.write({"pid": os.getpid()})
+                facts = train(job, world, progress if is_main else SilentProgress())
         except KeyboardInterrupt:
-            if world.is_main:
+            if is_main:
                 progress.write({"interrupted": True})
             return _INTERRUPTED
         except SlantError as error:
             content = {"error": type(error).__name__, "what": error.message, "hint": error.hint}
             progress.write(content)
             return error.exit_code
-        if world.is_main:
+        if is_main:
             print(json.dumps({"facts": facts}), file=talk, flush=True)
     return 0
 
@@ -61,4 +61,9 @@ def _die_with(launcher: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is written. Taking down the interpreter under threads that are not Python's (of the
+    # process group, of OpenMP) now and then ends in an abort, which counts as a failed training.
+    os._exit(status)

@@ -1,0 +1,76 @@
+"""Attention by products against PyTorch's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+from slant.model.attention import PRODUCTS, use_product_attention
+from slant.model.masks import shared_row_masks, takes_shared_rows
+from tiny_stages import ARCHITECTURES, tiny_causal_lm, tiny_config
+
+EVERY_ARCHITECTURE = pytest.mark.parametrize("architecture", ARCHITECTURES)
+IDS = torch.arange(60).reshape(2, 30) * 7 % 250
+# Two documents in a row; and two prompts of 24 and 22 tokens that begin with the same 20.
+PACKED = torch.tensor([[*range(18), *range(12)]] * 2)
+SEGMENTS = torch.tensor([[0] * 20 + [1] * 4 + [2] * 2 + [-1] * 4] * 2)
+SHARED = torch.tensor([[*range(20), 20, 21, 22, 23, 20, 21, 0, 0, 0, 0]] * 2)
+
+
+def states(model: Any, given: dict[str, Any]) -> list[torch.Tensor]:
+    """Hidden states and the gradients of all weights."""
+    found = model.get_decoder()(input_ids=IDS, use_cache=False, **given).last_hidden_state
+    model.zero_grad()
+    (found * torch.linspace(-1, 1, found.numel()).reshape(found.shape)).sum().backward()
+    grads = [p.grad for p in model.get_decoder().layers.parameters() if p.grad is not None]
+    return [found.detach(), *(grad.clone() for grad in grads)]
+
+
+def inputs(model: Any, kind: str) -> dict[str, Any]:
+    if kind == "plain":
+        return {}
+    if kind == "packed":
+        return {"position_ids": PACKED}
+    masks = shared_row_masks(model.get_decoder(), SHARED, SEGMENTS)
+    return {"position_ids": SHARED, "attention_mask": masks}
+
+
+@EVERY_ARCHITECTURE
+@pytest.mark.parametrize("kind", ["plain", "packed", "shared"])
+def test_states_and_gradients_are_those_of_the_fused_kernel(architecture: str, kind: str) -> None:
+    model = tiny_causal_lm(architecture)
+    expected = states(model, inputs(model, kind))
+    assert use_product_attention(model, 30)
+    found = states(model, inputs(model, kind))
+    assert len(found) > 1
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@EVERY_ARCHITECTURE
+def test_rows_may_be_shared_still(architecture: str) -> None:
+    model = tiny_causal_lm(architecture)
+    assert use_product_attention(model, 30)
+    assert takes_shared_rows(model.get_decoder())
+
+
+def test_long_rows_and_other_attention_are_left_as_they_are() -> None:
+    model = tiny_causal_lm("mistral")
+    assert not use_product_attention(model, 4096)
+    model.set_attn_implementation("eager")
+    assert not use_product_attention(model, 30)
+    capped = hf.Gemma2Config(
+        **{**tiny_config("mistral").to_dict(), "model_type": "gemma2"}, query_pre_attn_scalar=8
+    )
+    assert not use_product_attention(hf.Gemma2ForCausalLM(capped), 30)
+
+
+def test_nothing_of_it_is_saved(tmp_path: Any) -> None:
+    model = tiny_causal_lm("gemma3")
+    use_product_attention(model, 30)
+    model.save_pretrained(tmp_path)
+    assert PRODUCTS not in (tmp_path / "config.json").read_text("utf-8")
+    assert hf.AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"

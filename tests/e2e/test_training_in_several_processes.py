@@ -27,7 +27,7 @@ PATIENCE_S = 240
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
-    tiny_stages.prepare(folder, "gemma3", tune=NO_DROPOUT, adapt=NO_DROPOUT)
+    tiny_stages.prepare(folder, "gemma3", tune={**NO_DROPOUT, "average": 0.9}, adapt=NO_DROPOUT)
     return folder
 
 

@@ -20,7 +20,7 @@ OFTEN = {"checkpoint_every_s": 1e-6}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    tune = {**OFTEN, "epochs": 4, "validations_per_epoch": 2}
+    tune = {**OFTEN, "epochs": 4, "validations_per_epoch": 2, "average": 0.9}
     tiny_stages.prepare(folder, tune=tune, adapt={**OFTEN, "epochs": 2})
     return folder
 

@@ -110,6 +110,9 @@ class TuneSettings(_TrainingSettings):
     label that won."""
     validations_per_epoch: PositiveInt = 1
     """How often the validation split is measured. The best weights by its macro-F1 are kept."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of a running average of the weights, e.g. 0.99; where it is above 0, the average is
+    what is measured and kept, which varies less than the weights of any one step."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a better macro-F1; without it all epochs are run."""
 

@@ -10,16 +10,17 @@ S keys, D size of a head.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-__all__ = ["PRODUCTS", "use_product_attention"]
+__all__ = ["MOST_TOKENS", "PRODUCTS", "use_product_attention"]
 
 PRODUCTS = "slant_products"
 """Name of this attention in a model's configuration."""
-_MOST_TOKENS = 1024
+MOST_TOKENS = 1024
+"""Of a row. Beyond it probabilities would take more memory than all else."""
 
 
 def use_product_attention(model: Any, most_tokens: int) -> bool:
@@ -36,7 +37,7 @@ def use_product_attention(model: Any, most_tokens: int) -> bool:
     config = model.config.get_text_config()
     if (
         model.device.type != "cpu"
-        or most_tokens > _MOST_TOKENS
+        or most_tokens > MOST_TOKENS
         or config._attn_implementation != "sdpa"
         or getattr(config, "attn_logit_softcapping", None) is not None
     ):
@@ -74,6 +75,8 @@ def _attend(  # noqa: PLR0917 (transformers calls it so)
     Returns:
         ``(B, T, Q, D)``, and None for the probabilities.
     """
+    import torch
+
     num_rows, num_heads, num_queries, size = query_BQTD.shape
     num_key_heads, num_keys = key_BKSD.shape[1:3]
     together = num_rows * num_key_heads
@@ -92,6 +95,8 @@ def _attend(  # noqa: PLR0917 (transformers calls it so)
 
 def _as_numbers(mask: Tensor | None, num_queries: int, num_keys: int, like: Tensor) -> Tensor:
     """A mask ``(B or 1, 1, T, S)`` as what is added to scores."""
+    import torch
+
     lowest = torch.finfo(like.dtype).min
     if mask is None:
         past = torch.full((num_queries, num_keys), lowest, dtype=like.dtype, device=like.device)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
+from slant.model.attention import MOST_TOKENS
 from slant.model.flops import Shape
 
 __all__ = ["CHUNK_TOKENS", "Load", "Memory", "host_bytes", "training_memory"]
@@ -195,15 +196,19 @@ def _layer_bytes(load: Load) -> int:
     norms = shape.norms * (times * h + 4)
     if shape.qk_norms:
         norms += times * (q + k) + 4 * (shape.num_heads + num_keys)
-    # With a mask, keys and values are repeated for every query head; one head needs no copies.
-    attention = 2 * (q if num_keys > 1 else k) + 2 * q
-    mask = width * load.row_tokens
+    if not load.cuda and load.row_tokens <= MOST_TOKENS:  # in whole products
+        attention = 2 * k + 2 * q
+        seen = width * shape.num_heads * load.row_tokens  # probabilities
+    else:
+        # With a mask, keys and values are repeated for every query head; one head needs no copies.
+        attention = 2 * (q if num_keys > 1 else k) + 2 * q
+        seen = width * load.row_tokens  # the mask
     mlp = 4 * i
     # Adapters take their input in float32 (and whole layers have it so): in 16-bit arithmetic each
     # matrix rounds a copy of its own.
     copies = 5 * h + q if load.half else 2 * h
     elements = attention + mlp + copies
-    total = norms + mask + 4 * shape.num_heads + width * elements
+    total = norms + seen + 4 * shape.num_heads + width * elements
     if load.method == "lora":
         total += width * 7 * load.rank
         if load.has_dropout:

@@ -30,9 +30,11 @@ from slant.errors import ArtifactError
 from slant.progress import Progress
 from slant.train.parallel import World
 
-__all__ = ["Best", "Checkpoints", "State"]
+__all__ = ["AVERAGE", "Best", "Checkpoints", "State"]
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+AVERAGE = "average"
+"""Of a weight, over the steps: kept beside AdamW's moments, and saved with them."""
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq", AVERAGE)
 _PROGRESS = "progress.json"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 

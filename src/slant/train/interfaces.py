@@ -75,6 +75,8 @@ class TrainingPlan:
     The learning rate rises linearly over ``warmup_share`` of ``num_steps`` and then falls
     linearly to zero. ``dtype`` is that of the arithmetic; weights keep their own. ``patience`` is
     the number of validations without a better score after which training stops (None: never).
+    ``average`` is the decay of the running average of the weights that is validated in their place
+    (0: they are validated themselves).
     """
 
     num_steps: int
@@ -88,6 +90,7 @@ class TrainingPlan:
     seed: int
     dtype: torch.dtype
     patience: int | None = None
+    average: float = 0.0
 
     @classmethod
     def from_settings(
@@ -106,6 +109,7 @@ class TrainingPlan:
             seed=seed,
             dtype=dtype,
             patience=section.patience if isinstance(section, TuneSettings) else None,
+            average=section.average if isinstance(section, TuneSettings) else 0.0,
         )
 
     def learning_rate_at(self, step: int) -> float:

@@ -27,7 +27,7 @@ from slant.artifacts import SCRATCH, digest_json, write_atomically
 from slant.errors import ModelError
 from slant.memory import release_memory
 from slant.progress import Progress, Task
-from slant.train.checkpoints import Best, Checkpoints, State
+from slant.train.checkpoints import AVERAGE, Best, Checkpoints, State
 from slant.train.interfaces import SCORE, Schedule, TrainingPlan, Validation
 from slant.train.parallel import World, full_norm
 from slant.train.speed import Speedometer
@@ -269,7 +269,31 @@ class _Run:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.plan.average:
+            self._take_into_average(params)
         return norm
+
+    @torch.no_grad()
+    def _take_into_average(self, params: list[nn.Parameter]) -> None:
+        """Running average of the weights: over few steps at first, so that it forgets the start."""
+        decay = min(self.plan.average, (1 + self.state.steps) / (10 + self.state.steps))
+        for param in params:
+            kept = self.optimizer.state[param]
+            if AVERAGE in kept:
+                kept[AVERAGE].lerp_(param, 1 - decay)
+            elif kept:  # a parameter that no gradient has reached yet has no state
+                kept[AVERAGE] = param.detach().clone()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The average in place of the weights."""
+        own = {p: p.detach().clone() for p, kept in self.optimizer.state.items() if AVERAGE in kept}
+        with torch.no_grad():
+            for param in own:
+                param.copy_(self.optimizer.state[param][AVERAGE])
+            yield
+            for param, value in own.items():
+                param.copy_(value)
 
     @property
     def _tokens_per_pass(self) -> int:
@@ -294,6 +318,10 @@ class _Run:
 
     def _validate(self) -> bool:
         """Measure; remembers the weights if they are the best. Returns whether it was done."""
+        with self._averaged():
+            return self._validate_weights()
+
+    def _validate_weights(self) -> bool:
         assert self.validation is not None
         measured = self.validation(self.stop, self._tokens_per_pass)
         if measured is None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slant.model.adapter import attach_lora, unfreeze_layers
+from slant.model.attention import use_product_attention
 from slant.model.flops import Shape
 from slant.model.label_head import plain_model
 from slant.plan.memory import Load, host_bytes, training_memory
@@ -84,10 +85,31 @@ def test_activations_are_those_that_pytorch_keeps(
     assert 1.0 <= reckoned / saved_bytes(model, half=half) <= 1.12
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("half", [True, False])
+def test_on_a_cpu_the_probabilities_of_attention_are_kept(architecture: str, half: bool) -> None:
+    model, shape = model_and_shape(architecture, torch.bfloat16 if half else torch.float32)
+    model = attach_lora(model, rank=4, alpha=8, dropout=0.0, seed=0)
+    assert use_product_attention(plain_model(model), TOKENS)
+    load = Load(
+        shape,
+        "tune",
+        rank=4,
+        half=half,
+        pass_tokens=ROWS * TOKENS,
+        row_tokens=TOKENS,
+        cuda=False,
+    )
+    parts = training_memory(load).parts
+    reckoned = parts["activations"] + parts.get("16-bit copies of trained weights", 0)
+    assert 1.0 <= reckoned / saved_bytes(model, half=half) <= 1.12
+
+
 @pytest.mark.parametrize("half", [True, False])
 def test_dropout_keeps_its_masks(half: bool) -> None:
     model, shape = model_and_shape("mistral", torch.bfloat16 if half else torch.float32)
     model = attach_lora(model, rank=4, alpha=8, dropout=0.1, seed=0).train()
+    use_product_attention(plain_model(model), TOKENS)
     load = Load(
         shape,
         "tune",

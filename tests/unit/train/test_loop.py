@@ -219,6 +219,26 @@ def test_the_result_has_the_weights_of_the_best_validation_and_not_the_last(
     assert_bit_equal(weights(objective), validation.seen[6])
 
 
+def test_what_is_validated_and_kept_is_the_running_average_of_the_weights(tmp_path: Path) -> None:
+    def trained(average: float) -> tuple[Regression, dict[int, dict[str, Tensor]]]:
+        objective = Regression()
+        scores = Scores({step: step / 12 for step in range(1, 13)}, objective)
+        plan, folder = replace(PLAN, average=average), tmp_path / str(average)
+        folder.mkdir()
+        run(objective, Steps(), plan, folder, validation=scores)
+        return objective, scores.seen
+
+    _, by_step = trained(0.0)
+    objective, seen = trained(0.4)
+    name = "layers.0.weight"
+    average = by_step[1][name]
+    for step in range(1, 13):
+        # Over few steps at first: 2 of 11, 3 of 12, … until that is more than 0.4.
+        average = average.lerp(by_step[step][name], 1 - min(0.4, step / (9 + step)))
+        torch.testing.assert_close(seen[step][name], average)
+    assert torch.equal(objective.state_dict()[name], seen[12][name])
+
+
 def test_training_stops_when_patience_is_at_its_end(tmp_path: Path) -> None:
     objective = Regression()
     validation = Scores({2: 0.5, 4: 0.4, 6: 0.45, 8: 0.9}, objective)

@@ -6,16 +6,24 @@ import ctypes
 import gc
 import sys
 
-__all__ = ["release_memory"]
+__all__ = ["release_memory", "trim_memory"]
 
 
 def release_memory() -> None:
     """Give back what is no longer used, so that peaks do not add up over a long process.
 
-    Models hang in reference cycles until they are collected; and batches of ever other shapes leave
-    the C library with gaps that it keeps: gigabytes after some minutes of training on a CPU.
+    Models hang in reference cycles until they are collected.
     """
     gc.collect()
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Give back what was freed already; takes milliseconds.
+
+    Batches of ever other shapes leave the C library with gaps that it keeps: gigabytes after some
+    minutes of training on a CPU.
+    """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
         if trim is not None:

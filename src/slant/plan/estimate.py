@@ -24,10 +24,10 @@ __all__ = ["Plan", "StagePlan", "make_plan"]
 _GPU_SHARE = 0.40
 _NF4_SPEED = 0.75
 _DEVICES_SHARE = 0.90
-# Of the matmul rate measured on the spot, in 16 and in 32 bits: as seen with Gemma 270M on two
-# cores with AMX, which multiply bfloat16 so fast that all else takes longer. Larger models reach
-# more.
-_CPU_SHARES = {"tune": (0.14, 0.48), "adapt": (0.22, 0.60)}
+# On a CPU all that is not a matrix product takes its own time, however fast the products are: the
+# operations a second that it alone would allow, as seen with Gemma 270M on two cores (see
+# benchmarks/results/plan.md). Larger models have less of it.
+_CPU_REST = {"tune": 1.1e12, "adapt": 1.4e12}
 
 
 @final
@@ -164,7 +164,7 @@ def make_plan(
         f"memory of the card: {found.source}",
         f"speed: {rate_note}",
         "assumed: training reaches "
-        + ", ".join(f"{_share(stage.load):.0%} of it in {stage.stage}" for stage in stages),
+        + ", ".join(f"{_share(stage.load, rate):.0%} of it in {stage.stage}" for stage in stages),
     ]
     if devices > 1 and found.is_gpu:
         notes.append(f"assumed: {devices} devices do {_DEVICES_SHARE:.0%} of {devices} times one")
@@ -199,10 +199,10 @@ def _rate(card: Card, *, half: bool) -> tuple[float, str]:
     return measured, f"measured now: {measured / 1e9:,.0f} GFLOP/s in {kind} matrix products"
 
 
-def _share(load: Load) -> float:
-    """Share of that rate that training is assumed to reach."""
+def _share(load: Load, rate: float) -> float:
+    """Share of the rate of matrix products that training is assumed to reach."""
     if not load.cuda:
-        return _CPU_SHARES[load.stage][0 if load.half else 1]
+        return 1 / (1 + rate / _CPU_REST[load.stage])
     return _GPU_SHARE * (_NF4_SPEED if load.quantized else 1.0)
 
 
@@ -219,7 +219,7 @@ def _stage(
     section = section_of(settings, stage)
     assert section is not None
     load = load_of(settings, stage, shape, card)
-    rate *= _share(load)
+    rate *= _share(load, rate)
     flops = flops_per_token(
         shape,
         row_tokens=_row_tokens(load, counts),

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from slant.artifacts import SCRATCH, digest_json, write_atomically
 from slant.errors import ModelError
-from slant.memory import release_memory
+from slant.memory import release_memory, trim_memory
 from slant.progress import Progress, Task
 from slant.train.checkpoints import AVERAGE, Best, Checkpoints, State
 from slant.train.interfaces import SCORE, Schedule, TrainingPlan, Validation
@@ -212,6 +212,8 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             self._halve(passes)
         norm = self._update(done, loss)
+        if self.world.device == "cpu":
+            trim_memory()
         self.state.steps += 1
         self.state.tokens += round(tokens)
         event = {

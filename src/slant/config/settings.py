@@ -206,6 +206,11 @@ class ProjectSettings(Section):
                     )
         if self.tune.method == "full" and self.tune.start_from is not None:
             raise ValueError("tune.start_from names an adapter, and tune.method: full trains none")
+        if self.train.compile and not self.can_compile:
+            raise ValueError(
+                "train.compile goes with neither strategy: fsdp, model.quantize nor "
+                "activation_checkpointing"
+            )
         if self.model.quantize != "none":
             if self.train.strategy == "fsdp" and self.train.devices > 1:
                 raise ValueError("train.strategy: fsdp cannot split 4-bit weights; use ddp")
@@ -213,6 +218,14 @@ class ProjectSettings(Section):
                 if section is not None and section.method == "full":
                     raise ValueError(f"{name}.method: full cannot train 4-bit weights; use lora")
         return self
+
+    @property
+    def can_compile(self) -> bool:
+        """Whether layers can be compiled: weights are whole, and activations kept."""
+        split = self.train.strategy == "fsdp" and self.train.devices > 1
+        return (
+            not split and self.model.quantize == "none" and not self.train.activation_checkpointing
+        )
 
     def label_word(self, label: str) -> str:
         """The word that stands for ``label`` after the prompt."""

@@ -129,9 +129,9 @@ class TrainSettings(Section):
     """Compute activations again in the backward pass instead of keeping them: a third slower, a
     fraction of the memory."""
     compile: bool | None = None
-    """Compile the model's layers (`torch.compile`): half a minute at the start, then half as fast
-    again on a CPU. Without it, that is done on a CPU where there is a C++ compiler and enough to
-    train on."""
+    """Compile the model's layers (`torch.compile`): some 20 seconds at the start, then a third
+    faster on a CPU. Without it, that is done on a CPU where there is a C++ compiler and enough to
+    train on; never with `fsdp`, `quantize` or `activation_checkpointing`."""
 
 
 class WandbSettings(Section):

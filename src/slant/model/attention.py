@@ -2,7 +2,7 @@
 
 PyTorch's fused kernel goes through the keys in small blocks, for the sake of memory. On a CPU with
 bfloat16 arithmetic, forward and backward in whole products took a third of its time for rows of 256
-to 1,024 tokens; the price are probabilities that are kept, heads x T x S of them for each layer.
+to 1,024 tokens. The price is the probabilities, which are kept: heads x T x S for each layer.
 
 Shape letters: B rows, Q heads of queries, K heads of keys (G = Q / K queries share one), T queries,
 S keys, D size of a head.
@@ -19,25 +19,25 @@ __all__ = ["MOST_TOKENS", "PRODUCTS", "use_product_attention"]
 
 PRODUCTS = "slant_products"
 """Name of this attention in a model's configuration."""
+_MORE = ("is_causal", "position_bias", "softcap", "s_aux")
 MOST_TOKENS = 1024
-"""Of a row. Beyond it probabilities would take more memory than all else."""
+"""Of a row. Longer ones go through PyTorch's kernel: their probabilities would take more memory
+than all else."""
 
 
-def use_product_attention(model: Any, most_tokens: int) -> bool:
-    """Give ``model`` this attention, in place, where it is on a CPU and rows are not too long.
+def use_product_attention(model: Any) -> bool:
+    """Give ``model`` this attention, in place, where it is on a CPU.
 
     Args:
         model: a Hugging Face causal LM.
-        most_tokens: of a row.
 
     Returns:
         Whether it was done. It is left undone for attention other than PyTorch's, or with a
-        softcap or sinks, which this one has not.
+        softcap, which this one has not.
     """
     config = model.config.get_text_config()
     if (
         model.device.type != "cpu"
-        or most_tokens > MOST_TOKENS
         or config._attn_implementation != "sdpa"
         or getattr(config, "attn_logit_softcapping", None) is not None
     ):
@@ -59,24 +59,33 @@ def _attend(  # noqa: PLR0917 (transformers calls it so)
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers' ``sdpa`` computes: without a mask, each token sees those up to itself.
 
     Args:
-        module: not looked at.
+        module: attention layer.
         query_BQTD: queries.
         key_BKSD: keys; fewer heads than queries where groups share them.
         value_BKSD: values.
         attention_mask: true where a query sees a key, or numbers to add; ``(B or 1, 1, T, S)``.
         dropout: on the probabilities.
         scaling: of the scores; None: one over the root of D.
+        options: PyTorch's kernel gets what is asked of it beyond this.
 
     Returns:
         ``(B, T, Q, D)``, and None for the probabilities.
     """
     import torch
 
+    more = [name for name, value in options.items() if name in _MORE and value is not None]
+    if more or key_BKSD.shape[2] > MOST_TOKENS or not getattr(module, "is_causal", True):
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        fused: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query_BQTD, key_BKSD, value_BKSD, attention_mask, dropout, scaling, **options
+        )
+        return fused
     num_rows, num_heads, num_queries, size = query_BQTD.shape
     num_key_heads, num_keys = key_BKSD.shape[1:3]
     together = num_rows * num_key_heads

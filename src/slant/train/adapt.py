@@ -28,7 +28,7 @@ from slant.model.folder import save_causal_lm
 from slant.model.label_head import plain_model
 from slant.progress import Progress
 from slant.shards.reader import ShardReader
-from slant.train.compiled import make_fast
+from slant.train.compiled import compile_layers, is_to_compile
 from slant.train.interfaces import TrainingPlan
 from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
@@ -105,15 +105,8 @@ def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
     schedule = AdaptSchedule(
         list(rows.values()), section, seed=job.settings.seed, pad_token_id=spec.pad_token_id
     )
-    make_fast(
-        objective,
-        objective.causal_lm,
-        job,
-        world,
-        progress,
-        num_tokens=schedule.num_tokens,
-        most_tokens=schedule.most_tokens,
-    )
+    if not world.sharded and is_to_compile(job.settings, world.device, schedule.num_tokens):
+        compile_layers(objective, plain_model(objective.causal_lm).get_decoder(), progress)
     plan = TrainingPlan.from_settings(
         section, num_steps=schedule.num_steps, seed=job.settings.seed, dtype=job.dtype
     )

@@ -14,6 +14,7 @@ from slant.config.settings import ProjectSettings
 from slant.config.training_settings import AdaptSettings, TrackSettings, TuneSettings
 from slant.errors import TaskError
 from slant.model.adapter import attach_adapter, attach_lora, unfreeze_layers
+from slant.model.attention import use_product_attention
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer, resolve_dtype
 from slant.model.label_head import plain_model
 from slant.model.lora_linear import use_own_lora
@@ -135,6 +136,7 @@ def load_trainable(job: Job, section: AdaptSettings | TuneSettings, device: str)
         quantize=job.settings.model.quantize,
         device=device,
     )
+    use_product_attention(causal_lm)
     if job.settings.train.activation_checkpointing:
         causal_lm.activation_checkpointing_enable({"use_reentrant": False})
     if full:

@@ -36,6 +36,7 @@ from slant.train.stopping import Stop, held_back_signals
 __all__ = [
     "EVENTS_FILE",
     "autocast",
+    "is_out_of_memory",
     "to_device",
     "train",
 ]
@@ -43,6 +44,7 @@ __all__ = [
 EVENTS_FILE = "events.jsonl"
 _CHECKPOINTS = "checkpoints"
 _LEAST_TOKENS_PER_PASS = 16
+_STEPS_PER_TRIM = 8  # memory that was given back has to be asked for again
 _NAMED = 8  # items of a failed pass that an error names
 
 
@@ -212,9 +214,9 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
             self._halve(passes)
         norm = self._update(done, loss)
-        if self.world.device == "cpu":
-            trim_memory()
         self.state.steps += 1
+        if self.world.device == "cpu" and self.state.steps % _STEPS_PER_TRIM == 0:
+            trim_memory()
         self.state.tokens += round(tokens)
         event = {
             "loss": loss,
@@ -242,7 +244,7 @@ class _Run:
                 done.losses.append((share.detach(), batch.names))
                 done.tokens += batch.num_tokens
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if world.sharded:  # the other processes wait for this one in the middle of a pass
                 raise ModelError(
@@ -366,8 +368,8 @@ class _Gradients:
         return [name for names in wrong or [n for _, n in self.losses] for name in names]
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has a class for it on GPUs, and on CPUs only a text."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out. PyTorch has a class for it on GPUs, and on CPUs only a text."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -65,12 +65,12 @@ class TuneObjective(nn.Module):
         return (losses_N * batch.weights).sum() * batch.share
 
     def shape_of(self, batch: TuneBatch) -> tuple[int, int, bool]:
-        """See ``compiled.Formed``."""
+        """Rows, tokens of a row, and whether positions start again within a row."""
         num_rows, num_tokens = batch.prompts.input_ids.shape
         return num_rows, num_tokens, batch.prompts.segments is not None
 
     def sample(self, num_rows: int, num_tokens: int, *, shared: bool) -> TuneBatch:
-        """See ``compiled.Formed``."""
+        """A batch of about that shape on the CPU, always the same (see ``train.compiled``)."""
         ends = (8, 9) if shared else (9,)  # prompts of one row differ in their last token
         prompts = [[row + 1] * (num_tokens - 2) + [end] for row in range(num_rows) for end in ends]
         rows = [row for row in range(num_rows) for _ in ends]
@@ -126,13 +126,13 @@ class AdaptObjective(nn.Module):
         return losses * batch.share
 
     def shape_of(self, batch: AdaptBatch) -> tuple[int, int, bool]:
-        """See ``compiled.Formed``."""
+        """Rows, tokens of a row, and whether positions start again within a row."""
         places_BT = batch.positions
         again = bool((places_BT[:, 1:] <= places_BT[:, :-1]).any())
         return *batch.input_ids.shape, again
 
     def sample(self, num_rows: int, num_tokens: int, *, shared: bool) -> AdaptBatch:
-        """See ``compiled.Formed``."""
+        """A batch of about that shape on the CPU, always the same (see ``train.compiled``)."""
         places_T = torch.arange(num_tokens)
         if shared:
             places_T = places_T % (num_tokens // 2)

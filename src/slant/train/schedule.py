@@ -177,11 +177,6 @@ class TuneSchedule:
         """Of all steps, where no prompts share a row."""
         return sum(int(self._lengths[step].sum()) for step in self._steps)
 
-    @property
-    def most_tokens(self) -> int:
-        """Of a prompt."""
-        return int(self._lengths.max())
-
     def validation_steps(self, per_epoch: int) -> frozenset[int]:
         """Numbers of finished steps after which to validate, evenly over each epoch."""
         starts = [0, *self.epoch_ends[:-1]]
@@ -294,7 +289,6 @@ class AdaptSchedule:
         self._pad_token_id = pad_token_id
         sizes = [len(reader[i]["tokens"]) for reader, i in self._rows]
         mean_tokens = sum(sizes) / len(sizes)
-        self.most_tokens = max(sizes)
         self._rows_per_step = max(1, round(section.tokens_per_step / mean_tokens))
         wanted = min(section.tokens / mean_tokens, section.epochs * len(sizes))
         self._num_rows = max(1, round(wanted))

@@ -16,12 +16,12 @@ from slant.config.settings import ProjectSettings
 from slant.errors import ModelError
 from slant.model.adapter import digest_adapter
 from slant.model.base import BaseModel
-from slant.model.label_head import LabelModel, check_label_head
+from slant.model.label_head import LabelModel, check_label_head, plain_model
 from slant.model.tuned import digest_tuned, save_tuned
 from slant.progress import Progress
 from slant.task.spec import TaskSpec
 from slant.train.checkpoints import State
-from slant.train.compiled import make_fast
+from slant.train.compiled import compile_layers, is_to_compile
 from slant.train.interfaces import SCORE, TrainingPlan
 from slant.train.job import Job, decoder_layers, load_trainable
 from slant.train.launch import carry_out
@@ -106,15 +106,8 @@ def train_tune(job: Job, world: World, progress: Progress) -> dict[str, Any]:
         seed=seed,
         pad_token_id=spec.pad_token_id,
     )
-    make_fast(
-        objective,
-        objective.model.causal_lm,
-        job,
-        world,
-        progress,
-        num_tokens=schedule.num_tokens,
-        most_tokens=schedule.most_tokens,
-    )
+    if not world.sharded and is_to_compile(job.settings, world.device, schedule.num_tokens):
+        compile_layers(objective, plain_model(objective.model.causal_lm).get_decoder(), progress)
     plan = TrainingPlan.from_settings(
         section, num_steps=schedule.num_steps, seed=seed, dtype=job.dtype
     )

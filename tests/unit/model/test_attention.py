@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers as hf
 
+from slant.model import attention
 from slant.model.attention import PRODUCTS, use_product_attention
 from slant.model.masks import shared_row_masks, takes_shared_rows
 from tiny_stages import ARCHITECTURES, tiny_causal_lm, tiny_config
@@ -43,7 +44,7 @@ def inputs(model: Any, kind: str) -> dict[str, Any]:
 def test_states_and_gradients_are_those_of_the_fused_kernel(architecture: str, kind: str) -> None:
     model = tiny_causal_lm(architecture)
     expected = states(model, inputs(model, kind))
-    assert use_product_attention(model, 30)
+    assert use_product_attention(model)
     found = states(model, inputs(model, kind))
     assert len(found) > 1
     for ours, theirs in zip(found, expected, strict=True):
@@ -53,24 +54,34 @@ def test_states_and_gradients_are_those_of_the_fused_kernel(architecture: str, k
 @EVERY_ARCHITECTURE
 def test_rows_may_be_shared_still(architecture: str) -> None:
     model = tiny_causal_lm(architecture)
-    assert use_product_attention(model, 30)
+    assert use_product_attention(model)
     assert takes_shared_rows(model.get_decoder())
 
 
-def test_long_rows_and_other_attention_are_left_as_they_are() -> None:
+def test_rows_of_more_than_a_thousand_tokens_go_through_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "MOST_TOKENS", 20)
+    model = tiny_causal_lm("gemma3")
+    expected = states(model, {})
+    use_product_attention(model)
+    for ours, theirs in zip(states(model, {}), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_other_attention_is_left_as_it_is() -> None:
     model = tiny_causal_lm("mistral")
-    assert not use_product_attention(model, 4096)
     model.set_attn_implementation("eager")
-    assert not use_product_attention(model, 30)
+    assert not use_product_attention(model)
     capped = hf.Gemma2Config(
         **{**tiny_config("mistral").to_dict(), "model_type": "gemma2"}, query_pre_attn_scalar=8
     )
-    assert not use_product_attention(hf.Gemma2ForCausalLM(capped), 30)
+    assert not use_product_attention(hf.Gemma2ForCausalLM(capped))
 
 
 def test_nothing_of_it_is_saved(tmp_path: Any) -> None:
     model = tiny_causal_lm("gemma3")
-    use_product_attention(model, 30)
+    use_product_attention(model)
     model.save_pretrained(tmp_path)
     assert PRODUCTS not in (tmp_path / "config.json").read_text("utf-8")
     assert hf.AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"

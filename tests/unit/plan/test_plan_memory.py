@@ -90,7 +90,7 @@ def test_activations_are_those_that_pytorch_keeps(
 def test_on_a_cpu_the_probabilities_of_attention_are_kept(architecture: str, half: bool) -> None:
     model, shape = model_and_shape(architecture, torch.bfloat16 if half else torch.float32)
     model = attach_lora(model, rank=4, alpha=8, dropout=0.0, seed=0)
-    assert use_product_attention(plain_model(model), TOKENS)
+    assert use_product_attention(plain_model(model))
     load = Load(
         shape,
         "tune",
@@ -109,7 +109,7 @@ def test_on_a_cpu_the_probabilities_of_attention_are_kept(architecture: str, hal
 def test_dropout_keeps_its_masks(half: bool) -> None:
     model, shape = model_and_shape("mistral", torch.bfloat16 if half else torch.float32)
     model = attach_lora(model, rank=4, alpha=8, dropout=0.1, seed=0).train()
-    use_product_attention(plain_model(model), TOKENS)
+    use_product_attention(plain_model(model))
     load = Load(
         shape,
         "tune",

@@ -86,6 +86,8 @@ def page(alone: dict[str, Any], adapted: dict[str, Any], command: str) -> list[s
     training = adapted["training"]["adapt"]
     perplexity = training["perplexity"]
     ours, theirs = adapted["systems"][0], alone["systems"][0]
+    counts = [{k: v["count"] for k, v in s["slices"]["narrative"].items()} for s in (ours, theirs)]
+    assert counts[0] == counts[1], "the two runs answer different test examples"
     languages = sorted(ours["slices"]["lang"])
     return [
         "# Domain adaptation",

@@ -97,6 +97,20 @@ def test_full_training_in_split_weights_is_full_training(root: Path, tmp_path: P
     assert_same_training(both, one)
 
 
+def test_split_label_rows_are_those_of_the_best_average(root: Path, tmp_path: Path) -> None:
+    """What lies outside the layers is gathered by a validation and must not stay so."""
+    tune = {"label_head": "trained", "epochs": 4, "learning_rate": 2e-2, "average": 0.5}
+    one = trained(root, tmp_path / "one", "tune", tune=tune)
+    split = {"devices": 2, "strategy": "fsdp"}
+    both = trained(root, tmp_path / "both", "tune", tune=tune, train=split)
+    assert one.facts["best_step"] == both.facts["best_step"]
+    name = "label_head.safetensors"
+    ours, theirs = load_file(both.file(name)), load_file(one.file(name))
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert ours[key] == pytest.approx(value, abs=2e-4), key
+
+
 _WITNESS = """
 import json, os, sys
 from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_a_run_killed_in_a_phase_ends_in_the_same_bytes(
     assert_the_same(load(out, "tune"), whole)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 def test_a_killed_run_of_compiled_layers_ends_in_the_same_bytes(
     worker: ForkingWorker, tmp_path: Path
 ) -> None:

@@ -25,8 +25,9 @@ _GPU_SHARE = 0.40
 _NF4_SPEED = 0.75
 _DEVICES_SHARE = 0.90
 # On a CPU all that is not a matrix product takes its own time, however fast the products are: the
-# operations a second that it alone would allow, as seen with Gemma 270M on two cores (see
-# benchmarks/results/plan.md). Larger models have less of it.
+# operations a second that it alone would allow, as seen with Gemma 270M and compiled layers on two
+# cores (see benchmarks/results/train.md); without a compiler it is slower. Larger models have less
+# of it.
 _CPU_REST = {"tune": 1.1e12, "adapt": 1.4e12}
 
 

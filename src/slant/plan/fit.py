@@ -58,6 +58,7 @@ def load_of(
         method=section.method,
         rank=section.lora.rank,
         has_dropout=section.lora.dropout > 0,
+        has_average=isinstance(section, TuneSettings) and section.average > 0,
         half=_is_half(settings.model.dtype, card),
         quantized=settings.model.quantize == "nf4",
         checkpointing=settings.train.activation_checkpointing,

@@ -45,6 +45,7 @@ class Load:
         method: ``lora`` or ``full``.
         rank: of the adapters.
         has_dropout: whether their input is dropped out.
+        has_average: whether a running average of the trained weights is kept.
         half: whether arithmetic is in 16 bits; else in 32.
         quantized: whether the base's linear weights are NF4.
         checkpointing: whether activations are computed again in the backward pass.
@@ -60,6 +61,7 @@ class Load:
     method: Literal["lora", "full"] = "lora"
     rank: int = 16
     has_dropout: bool = False
+    has_average: bool = False
     half: bool = True
     quantized: bool = False
     checkpointing: bool = False
@@ -113,6 +115,8 @@ def training_memory(load: Load) -> Memory:
         "weights, trained": 4 * trained_split,
         "gradients": 4 * trained_split,
         "AdamW moments": 8 * trained_split,
+        # While it is measured in their place, the weights are kept too.
+        "average of the weights": 8 * trained_split if load.has_average else 0,
         "gathered weights and gradients": _shared_bytes(load, trained),
         **passing,
         "more at the update": max(0, on_step - on_pass),

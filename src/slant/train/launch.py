@@ -34,7 +34,7 @@ JOB_FILE = "job.json"
 TALK_FILE = "processes.jsonl"
 _POLL_S = 0.1
 _LINES = 8  # of a process that died without a word
-_TABLE = "=" * 20  # begins torchrun's own table of who failed, which does not say why
+_OWN = ("torch/distributed/", "torch.distributed.")  # where torchrun's own words begin
 
 Train = Callable[[Job, World, Progress], dict[str, Any]]
 
@@ -135,9 +135,10 @@ def _environment(job: Job) -> dict[str, str]:
 
 
 def _telling_lines(log: str) -> list[str]:
-    """The last lines before torchrun's own words; without any, the last ones of those."""
-    lines = [line.strip() for line in log.partition(_TABLE)[0].splitlines() if line.strip()]
-    return (lines or log.splitlines())[-_LINES:]
+    """What a process said last before torchrun began to speak of it; then what torchrun says."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    first = next((i for i, line in enumerate(lines) if any(o in line for o in _OWN)), len(lines))
+    return lines[:first][-_LINES:] + lines[first:][-_LINES:]
 
 
 def _end(launcher: subprocess.Popen[bytes]) -> None:

@@ -29,7 +29,7 @@ from slant.memory import release_memory, trim_memory
 from slant.progress import Progress, Task
 from slant.train.checkpoints import AVERAGE, Best, Checkpoints, State
 from slant.train.interfaces import SCORE, Schedule, TrainingPlan, Validation
-from slant.train.parallel import World, full_norm
+from slant.train.parallel import World, full_norm, let_go
 from slant.train.speed import Speedometer
 from slant.train.stopping import Stop, held_back_signals
 
@@ -127,6 +127,7 @@ def train(
         run.to_the_end()
     if state.best is not None:
         checkpoints.load_best(state.best)
+        let_go(objective, world)
     return state
 
 
@@ -295,9 +296,12 @@ class _Run:
         with torch.no_grad():
             for param in own:
                 param.copy_(self.optimizer.state[param][AVERAGE])
-            yield
-            for param, value in own.items():
-                param.copy_(value)
+            try:
+                yield
+            finally:
+                for param, value in own.items():
+                    param.copy_(value)
+                let_go(self.objective, self.world)
 
     @property
     def _tokens_per_pass(self) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import numpy as np
 import torch
@@ -26,7 +26,10 @@ from torch import Tensor, nn
 from slant.errors import UsageError
 from slant.train.environment import in_world
 
-__all__ = ["World", "full_norm", "join_world", "shard_model", "whole"]
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+
+__all__ = ["World", "full_norm", "join_world", "let_go", "shard_model", "whole"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -183,6 +186,16 @@ def shard_model(objective: nn.Module, layers: Sequence[nn.Module], world: World)
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(objective, mesh=mesh)
+
+
+def let_go(objective: nn.Module, world: World) -> None:
+    """Forget weights that a pass without gradients gathered, after the slices were written to.
+
+    What is outside the layers stays gathered until the next backward pass, so that the next
+    forward pass would still compute with the weights of before.
+    """
+    if world.sharded:
+        cast("FSDPModule", objective).reshard()
 
 
 def whole(objective: Module, world: World, afresh: Callable[[], Module]) -> Module | None:

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from slant.errors import SlantError
 from slant.progress import JsonProgress, SilentProgress
 from slant.train.adapt import train_adapt
 from slant.train.job import Job
 from slant.train.launch import JOB_FILE, TALK_FILE
-from slant.train.parallel import join_world
+from slant.train.parallel import World, join_world
 from slant.train.tune import train_tune
 
 __all__ = ["main"]
@@ -27,27 +28,40 @@ def main() -> int:
     scratch, launcher = Path(sys.argv[1]), int(sys.argv[2])
     threading.Thread(target=_die_with, args=(launcher,), daemon=True).start()
     job = Job.from_json((scratch / JOB_FILE).read_text("utf-8"))
-    train = {"adapt": train_adapt, "tune": train_tune}[job.stage]
     with (scratch / TALK_FILE).open("a", encoding="utf-8") as talk:
-        progress = JsonProgress(talk)
-        is_main = False
         try:
             with join_world(job.settings.train.strategy) as world:
-                is_main = world.is_main
-                if is_main:
-                    progress.write({"pid": os.getpid()})
-                facts = train(job, world, progress if is_main else SilentProgress())
+                _take_part(job, world, talk)
         except KeyboardInterrupt:
-            if is_main:
-                progress.write({"interrupted": True})
             return _INTERRUPTED
         except SlantError as error:
-            content = {"error": type(error).__name__, "what": error.message, "hint": error.hint}
-            progress.write(content)
+            _tell(talk, error)  # it may be of meeting the others; twice does no harm
             return error.exit_code
-        if is_main:
-            print(json.dumps({"facts": facts}), file=talk, flush=True)
     return 0
+
+
+def _take_part(job: Job, world: World, talk: TextIO) -> None:
+    """Train; how it ended is written before this process leaves the others, which may fail."""
+    train = {"adapt": train_adapt, "tune": train_tune}[job.stage]
+    progress = JsonProgress(talk)
+    try:
+        if world.is_main:
+            progress.write({"pid": os.getpid()})
+        facts = train(job, world, progress if world.is_main else SilentProgress())
+        if world.is_main:
+            print(json.dumps({"facts": facts}), file=talk, flush=True)
+    except KeyboardInterrupt:
+        if world.is_main:
+            progress.write({"interrupted": True})
+        raise
+    except SlantError as error:
+        _tell(talk, error)
+        raise
+
+
+def _tell(talk: TextIO, error: SlantError) -> None:
+    content = {"error": type(error).__name__, "what": error.message, "hint": error.hint}
+    JsonProgress(talk).write(content)
 
 
 def _die_with(launcher: int) -> None:

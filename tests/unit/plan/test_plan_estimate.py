@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slant.config.settings import ProjectSettings
-from slant.plan.estimate import Plan, make_plan
+from slant.plan.estimate import Plan, _share, make_plan
 from slant.plan.tokens import TokenCounts
 
 COUNTS = TokenCounts(
@@ -69,7 +69,16 @@ def test_every_figure_says_whether_it_is_published_assumed_or_measured() -> None
     assert "data sheet" in notes
     here = plan(card="cpu", model={"base": "gemma-3-270m", "dtype": "float32"}).notes
     assert any(note.startswith("speed: measured now: ") for note in here)
-    assert any("60% of it in adapt, 48% of it in tune" in note for note in here)
+    assert any(note.startswith("assumed: training reaches ") for note in here)
+
+
+def test_on_a_cpu_all_that_is_not_a_product_takes_its_own_time() -> None:
+    _, tune = plan(card="cpu", model={"base": "gemma-3-270m", "dtype": "float32"}).stages
+    shares = [_share(tune.load, rate) for rate in (2e11, 1e12, 4e12)]
+    assert shares == sorted(shares, reverse=True)
+    reached = [share * rate for share, rate in zip(shares, (2e11, 1e12, 4e12), strict=True)]
+    assert reached == sorted(reached)
+    assert reached[-1] < 1.1e12
 
 
 def test_float32_is_planned_with_its_own_peak() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from slant.model.adapter import attach_lora
 from slant.model.label_head import LabelModel
 from slant.model.lora_linear import use_own_lora
 from slant.progress import SilentProgress
-from slant.train.compiled import compile_layers
+from slant.train.compiled import compile_layers, is_to_compile
 from slant.train.objective import AdaptObjective, TuneObjective
-from tiny_stages import prepare, run_stage, tiny_causal_lm
+from tiny_stages import prepare, run_stage, tiny_causal_lm, tiny_settings
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
 
 class Heard(SilentProgress):
@@ -52,6 +55,7 @@ def assert_close(found: Any, expected: Any) -> None:
         torch.testing.assert_close(found[1][name], grad, rtol=1e-3, atol=1e-6)
 
 
+@needs_compiler
 def test_loss_and_gradients_are_those_of_the_plain_layers() -> None:
     model = adapted()
     with torch.random.fork_rng():
@@ -84,13 +88,44 @@ def test_without_a_working_compiler_training_goes_on_uncompiled() -> None:
     batch = objective.sample(2, 40, shared=False)
     heard = Heard()
     compile_layers(objective, decoder(objective.model.causal_lm), heard)
-    torch._dynamo.reset()
     with fresh_cache(), inductor.patch("cpp.cxx", ("/bin/false",)):
         found = loss_and_gradients(objective, batch)
     assert_close(found, loss_and_gradients(plain, batch))
     assert len(heard.said) == 1
     assert heard.said[0].startswith("layers could not be compiled, training goes on without")
-    assert not any("forward" in vars(layer) for layer in decoder(objective.model.causal_lm).layers)
+    loss_and_gradients(objective, objective.sample(1, 40, shared=False))
+    assert len(heard.said) == 1, "it was tried again"
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("sections", "device", "num_tokens", "expected"),
+    [
+        ({}, "cpu", 1e6, True),
+        ({}, "cpu", 1e4, False),
+        ({}, "cuda", 1e6, False),
+        ({"train": {"compile": True}}, "cpu", 1e4, True),
+        ({"train": {"compile": True}}, "cuda", 1e4, True),
+        ({"train": {"compile": False}}, "cpu", 1e6, False),
+        ({"train": {"activation_checkpointing": True}}, "cpu", 1e6, False),
+        ({"train": {"devices": 2, "strategy": "fsdp"}}, "cpu", 1e6, False),
+        ({"train": {"devices": 2, "strategy": "ddp"}}, "cpu", 1e6, True),
+        ({"model": {"quantize": "nf4"}}, "cpu", 1e6, False),
+    ],
+)
+def test_layers_are_compiled_where_it_pays(
+    sections: dict[str, Any], device: str, num_tokens: float, *, expected: bool
+) -> None:
+    assert is_to_compile(tiny_settings(**sections), device, num_tokens) is expected
+
+
+@pytest.mark.parametrize(
+    "train",
+    [{"devices": 2, "strategy": "fsdp"}, {"activation_checkpointing": True}],
+)
+def test_compiling_is_refused_with_what_it_does_not_go_with(train: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"train\.compile goes with neither"):
+        tiny_settings(train={"compile": True, **train})
 
 
 def test_asked_to_compile_without_a_compiler_training_is_refused_at_once(

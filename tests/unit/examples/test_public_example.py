@@ -169,7 +169,7 @@ def test_the_configuration_loads_where_the_variable_is_set(
         assert source.columns.narrative == "target"
         assert source.sizes is not None
         assert source.sizes.model_dump() == {
-            "train": 600, "validation": 300, "calibration": 150, "test": 400
+            "train": 600, "validation": 60, "calibration": 150, "test": 400
         }  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from slant.model.adapter import attach_adapter, attach_lora, unfreeze_layers
 from slant.model.attention import use_product_attention
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer, resolve_dtype
 from slant.model.label_head import plain_model
-from slant.model.lora_linear import use_own_lora
 from slant.progress import Progress
 from slant.task.spec import TaskSpec
 from slant.track.trackers import Trackers, open_trackers
@@ -146,6 +145,8 @@ def load_trainable(job: Job, section: AdaptSettings | TuneSettings, device: str)
     else:
         trainable = attach_lora(causal_lm, **section.lora.model_dump(), seed=job.settings.seed)
     if not full:
+        from slant.model.lora_linear import use_own_lora  # which imports peft, for seconds
+
         use_own_lora(trainable)
     return cast("nn.Module", trainable)
 

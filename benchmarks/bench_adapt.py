@@ -25,6 +25,8 @@ from typing import Any
 
 from result import save, stamp
 
+from slant.cli.table import percent
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "public" / "slant.yaml"
 LANGUAGES = ("es", "ru", "tl", "zh")
 MOST_TEXTS = 3_000
@@ -72,14 +74,10 @@ def run(config: Path) -> dict[str, Any]:
     return report
 
 
-def interval(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.1%} [{figure['low']:.0%} to {figure['high']:.0%}]".replace("%", " %")
-
-
 def row(name: str, alone: dict[str, Any], adapted: dict[str, Any]) -> str:
     before, after = alone["macro_f1"], adapted["macro_f1"]
     points = 100 * (after["value"] - before["value"])
-    return f"| {name} | {alone['count']} | {interval(before)} | {interval(after)} | {points:+.1f} |"
+    return f"| {name} | {alone['count']} | {percent(before)} | {percent(after)} | {points:+.1f} |"
 
 
 def page(alone: dict[str, Any], adapted: dict[str, Any], command: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_noise", "print_report"]
+__all__ = ["percent", "print_noise", "print_report"]
 
 _WIDTH = 100
 _SHORT = {"tuned": "tuned", "prompted": "prompted", "tfidf": "TF-IDF", "majority": "majority"}
@@ -70,8 +70,8 @@ def _systems(report: Mapping[str, Any]) -> Any:
         difference = differences.get(system["id"])
         table.add_row(
             system["name"],
-            _percent(overall["accuracy"]),
-            _percent(overall["macro_f1"]),
+            percent(overall["accuracy"]),
+            percent(overall["macro_f1"]),
             _points(difference) if difference else "",
             style="bold" if number == 0 else None,
         )
@@ -87,7 +87,7 @@ def _languages(report: Mapping[str, Any]) -> Any:
     for system in report["systems"]:
         table.add_column(_SHORT.get(system["id"], system["name"]), justify="right")
     for lang, metrics in report["systems"][0]["slices"]["lang"].items():
-        row = [_percent(system["slices"]["lang"][lang]["macro_f1"]) for system in report["systems"]]
+        row = [percent(system["slices"]["lang"][lang]["macro_f1"]) for system in report["systems"]]
         table.add_row(lang, str(metrics["count"]), *row)
     return table
 
@@ -111,7 +111,8 @@ def _sentences(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _percent(figure: Mapping[str, float | None]) -> str:
+def percent(figure: Mapping[str, float | None]) -> str:
+    """``72.8 % [71–75]``; without bounds, the value alone."""
     value = f"{100 * (figure['value'] or 0):.1f} %"
     if figure["low"] is None or figure["high"] is None:
         return value

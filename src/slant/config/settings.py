@@ -212,7 +212,7 @@ class ProjectSettings(Section):
                 "activation_checkpointing"
             )
         if self.model.quantize != "none":
-            if self.train.strategy == "fsdp" and self.train.devices > 1:
+            if self.train.splits_weights:
                 raise ValueError("train.strategy: fsdp cannot split 4-bit weights; use ddp")
             for name, section in (("adapt", self.adapt), ("tune", self.tune)):
                 if section is not None and section.method == "full":
@@ -222,9 +222,9 @@ class ProjectSettings(Section):
     @property
     def can_compile(self) -> bool:
         """Whether layers can be compiled: weights are whole, and activations kept."""
-        split = self.train.strategy == "fsdp" and self.train.devices > 1
-        return (
-            not split and self.model.quantize == "none" and not self.train.activation_checkpointing
+        train = self.train
+        return self.model.quantize == "none" and not (
+            train.splits_weights or train.activation_checkpointing
         )
 
     def label_word(self, label: str) -> str:

@@ -133,6 +133,11 @@ class TrainSettings(Section):
     faster on a CPU. Without it, that is done on a CPU where there is a C++ compiler and enough to
     train on; never with `fsdp`, `quantize` or `activation_checkpointing`."""
 
+    @property
+    def splits_weights(self) -> bool:
+        """Whether each device holds a part of every weight."""
+        return self.strategy == "fsdp" and self.devices > 1
+
 
 class WandbSettings(Section):
     """Weights & Biases (extra `wandb`). The key comes from WANDB_API_KEY."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-__all__ = ["MOST_TOKENS", "PRODUCTS", "use_product_attention"]
+__all__ = ["MOST_TOKENS", "PRODUCTS", "as_numbers", "use_product_attention"]
 
 PRODUCTS = "slant_products"
 """Name of this attention in a model's configuration."""
@@ -94,7 +95,7 @@ def _attend(  # noqa: PLR0917 (transformers calls it so)
     value = value_BKSD.reshape(together, num_keys, -1)
     scores = torch.bmm(query, key.transpose(1, 2)).mul_(size**-0.5 if scaling is None else scaling)
     scores = scores.view(num_rows, num_key_heads, -1, num_queries, num_keys)
-    scores.add_(_as_numbers(attention_mask, num_queries, num_keys, scores)[:, :, None])
+    scores.add_(_numbers_to_add(attention_mask, num_queries, num_keys, scores)[:, :, None])
     probabilities = torch.softmax(scores, dim=-1)
     if dropout:
         probabilities = torch.dropout(probabilities, dropout, train=True)
@@ -102,14 +103,21 @@ def _attend(  # noqa: PLR0917 (transformers calls it so)
     return mixed.view(num_rows, num_heads, num_queries, -1).transpose(1, 2).contiguous(), None
 
 
-def _as_numbers(mask: Tensor | None, num_queries: int, num_keys: int, like: Tensor) -> Tensor:
+def as_numbers(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask that is true where a query sees a key, as what is added to scores."""
+    import torch
+
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def _numbers_to_add(mask: Tensor | None, num_queries: int, num_keys: int, like: Tensor) -> Tensor:
     """A mask ``(B or 1, 1, T, S)`` as what is added to scores."""
     import torch
 
-    lowest = torch.finfo(like.dtype).min
     if mask is None:
+        lowest = torch.finfo(like.dtype).min
         past = torch.full((num_queries, num_keys), lowest, dtype=like.dtype, device=like.device)
         return past.triu_(num_keys - num_queries + 1)[None, None]
     if mask.dtype == torch.bool:
-        return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, lowest)
+        return as_numbers(mask, like.dtype)
     return mask.to(like.dtype)

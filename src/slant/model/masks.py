@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from slant.errors import ModelError
-from slant.model.attention import PRODUCTS
+from slant.model.attention import PRODUCTS, as_numbers
 
 __all__ = ["shared_row_masks", "takes_shared_rows"]
 
@@ -136,5 +136,4 @@ def _layer_kinds(config: Any) -> set[str]:
 def _as_attention_takes_it(decoder: Any, seen: Tensor) -> Tensor:
     if decoder.config.get_text_config()._attn_implementation in _WITH_TRUTHS:
         return seen
-    lowest = torch.finfo(decoder.dtype).min
-    return torch.zeros_like(seen, dtype=decoder.dtype).masked_fill_(~seen, lowest)
+    return as_numbers(seen, decoder.dtype)

@@ -65,7 +65,7 @@ def load_of(
         pass_tokens=max(row, section.tokens_per_batch),
         row_tokens=row,
         devices=settings.train.devices,
-        sharded=settings.train.strategy == "fsdp" and settings.train.devices > 1,
+        sharded=settings.train.splits_weights,
         cuda=card.is_gpu,
     )
 

@@ -105,7 +105,7 @@ def train_adapt(job: Job, world: World, progress: Progress) -> dict[str, Any]:
     schedule = AdaptSchedule(
         list(rows.values()), section, seed=job.settings.seed, pad_token_id=spec.pad_token_id
     )
-    if not world.sharded and is_to_compile(job.settings, world.device, schedule.num_tokens):
+    if is_to_compile(job.settings, world, schedule.num_tokens):
         compile_layers(objective, plain_model(objective.causal_lm).get_decoder(), progress)
     plan = TrainingPlan.from_settings(
         section, num_steps=schedule.num_steps, seed=job.settings.seed, dtype=job.dtype

@@ -25,6 +25,7 @@ from slant.model.attention import MOST_TOKENS
 from slant.progress import Progress
 from slant.train.loop import is_out_of_memory, to_device
 from slant.train.objective import AdaptObjective, TuneObjective
+from slant.train.parallel import World
 
 __all__ = ["compile_layers", "is_to_compile"]
 
@@ -36,22 +37,23 @@ _SHORT = 64  # tokens in a row of the batch that is compiled on, or more than it
 _TRIES = 2  # Ctrl-C on the terminal also reaches the compiler, which is no reason to do without
 
 
-def is_to_compile(settings: ProjectSettings, device: str, num_tokens: float) -> bool:
+def is_to_compile(settings: ProjectSettings, world: World, num_tokens: float) -> bool:
     """Whether to compile the layers for a training.
 
     Args:
         settings: ``train.compile`` decides; without it, a training on a CPU is compiled if nothing
             speaks against it.
-        device: of the training.
+        world: the devices; split weights are never compiled.
         num_tokens: that it trains on.
 
     Raises:
         UsageError: it is asked for, and there is no C++ compiler.
     """
     asked = settings.train.compile
-    if asked is False or (asked is None and device != "cpu"):
+    on_cpu = world.device == "cpu"
+    if world.sharded or asked is False or (asked is None and not on_cpu):
         return False
-    if asked and device == "cpu" and not _has_compiler():
+    if asked and on_cpu and not _has_compiler():
         raise UsageError(
             "train.compile is true, and this machine has no C++ compiler",
             hint="Install g++ (Debian: `apt-get install g++`), or leave train.compile out.",

@@ -106,7 +106,7 @@ def train_tune(job: Job, world: World, progress: Progress) -> dict[str, Any]:
         seed=seed,
         pad_token_id=spec.pad_token_id,
     )
-    if not world.sharded and is_to_compile(job.settings, world.device, schedule.num_tokens):
+    if is_to_compile(job.settings, world, schedule.num_tokens):
         compile_layers(objective, plain_model(objective.model.causal_lm).get_decoder(), progress)
     plan = TrainingPlan.from_settings(
         section, num_steps=schedule.num_steps, seed=seed, dtype=job.dtype

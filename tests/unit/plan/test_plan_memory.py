@@ -57,6 +57,15 @@ def saved_bytes(model: Any, *, half: bool) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
+def reckoned_bytes(load: Load) -> int:
+    """The same, as the plan has it."""
+    parts = training_memory(load).parts
+    return parts["activations"] + parts.get("16-bit copies of trained weights", 0)
+
+
+TWO_ROWS: Any = {"stage": "tune", "rank": 4, "pass_tokens": ROWS * TOKENS, "row_tokens": TOKENS}
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("half", [True, False])
@@ -71,18 +80,8 @@ def test_activations_are_those_that_pytorch_keeps(
         model = unfreeze_layers(model)
     else:
         model = attach_lora(model, rank=4, alpha=8, dropout=0.0, seed=0)
-    load = Load(
-        shape,
-        "tune",
-        method=method,
-        rank=4,
-        half=half,
-        pass_tokens=ROWS * TOKENS,
-        row_tokens=TOKENS,
-    )
-    parts = training_memory(load).parts
-    reckoned = parts["activations"] + parts.get("16-bit copies of trained weights", 0)
-    assert 1.0 <= reckoned / saved_bytes(model, half=half) <= 1.12
+    load = Load(shape, method=method, half=half, **TWO_ROWS)
+    assert 1.0 <= reckoned_bytes(load) / saved_bytes(model, half=half) <= 1.12
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -91,18 +90,8 @@ def test_on_a_cpu_the_probabilities_of_attention_are_kept(architecture: str, hal
     model, shape = model_and_shape(architecture, torch.bfloat16 if half else torch.float32)
     model = attach_lora(model, rank=4, alpha=8, dropout=0.0, seed=0)
     assert use_product_attention(plain_model(model))
-    load = Load(
-        shape,
-        "tune",
-        rank=4,
-        half=half,
-        pass_tokens=ROWS * TOKENS,
-        row_tokens=TOKENS,
-        cuda=False,
-    )
-    parts = training_memory(load).parts
-    reckoned = parts["activations"] + parts.get("16-bit copies of trained weights", 0)
-    assert 1.0 <= reckoned / saved_bytes(model, half=half) <= 1.12
+    load = Load(shape, half=half, cuda=False, **TWO_ROWS)
+    assert 1.0 <= reckoned_bytes(load) / saved_bytes(model, half=half) <= 1.12
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -110,19 +99,8 @@ def test_dropout_keeps_its_masks(half: bool) -> None:
     model, shape = model_and_shape("mistral", torch.bfloat16 if half else torch.float32)
     model = attach_lora(model, rank=4, alpha=8, dropout=0.1, seed=0).train()
     use_product_attention(plain_model(model))
-    load = Load(
-        shape,
-        "tune",
-        rank=4,
-        half=half,
-        has_dropout=True,
-        pass_tokens=ROWS * TOKENS,
-        row_tokens=TOKENS,
-        cuda=False,
-    )
-    parts = training_memory(load).parts
-    reckoned = parts["activations"] + parts.get("16-bit copies of trained weights", 0)
-    assert 1.0 <= reckoned / saved_bytes(model, half=half) <= 1.15
+    load = Load(shape, half=half, has_dropout=True, cuda=False, **TWO_ROWS)
+    assert 1.0 <= reckoned_bytes(load) / saved_bytes(model, half=half) <= 1.15
 
 
 def test_activations_that_are_computed_again_are_a_fraction() -> None:

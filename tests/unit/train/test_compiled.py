@@ -17,6 +17,7 @@ from slant.model.lora_linear import use_own_lora
 from slant.progress import SilentProgress
 from slant.train.compiled import compile_layers, is_to_compile
 from slant.train.objective import AdaptObjective, TuneObjective
+from slant.train.parallel import World
 from tiny_stages import prepare, run_stage, tiny_causal_lm, tiny_settings
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
@@ -116,7 +117,7 @@ def test_without_a_working_compiler_training_goes_on_uncompiled() -> None:
 def test_layers_are_compiled_where_it_pays(
     sections: dict[str, Any], device: str, num_tokens: float, *, expected: bool
 ) -> None:
-    assert is_to_compile(tiny_settings(**sections), device, num_tokens) is expected
+    assert is_to_compile(tiny_settings(**sections), World(device=device), num_tokens) is expected
 
 
 @pytest.mark.parametrize(

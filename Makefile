@@ -8,7 +8,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check interop mlflow format clean
+.PHONY: setup demo test check interop mlflow vllm format clean
 
 # The demo needs less than the tests: no linters, no servers.
 setup: $(VENV)/.installed
@@ -44,6 +44,11 @@ mlflow: setup
 	$(PYTHON) -m venv .venv-mlflow
 	.venv-mlflow/bin/python -m pip install -qq --disable-pip-version-check 'mlflow==3.17.2'
 	SLANT_MLFLOW_SERVER=.venv-mlflow/bin/mlflow $(BIN)/python -m pytest tests/server
+
+# Likewise: it wants an older transformers.
+vllm: setup
+	PYTHON=$(PYTHON) sh benchmarks/peers/setup_vllm.sh .venv-vllm
+	SLANT_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest tests/server/test_scoring_through_vllm.py
 
 test: setup
 	$(BIN)/python -m pytest

@@ -1,7 +1,8 @@
 """slant: your own model of sentiment toward a narrative, from documents to predictions.
 
-``Project`` runs a slant.yaml; ``Scorer`` scores with the bundle that came of it. Importing slant
-loads neither torch nor transformers; they come with the first use.
+``Project`` runs a slant.yaml; ``Scorer`` scores with the bundle that came of it, ``score_files``
+does so with files and folders. Importing slant loads neither torch nor transformers; they come with
+the first use.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
     from slant.errors import SlantError
     from slant.project import Project
     from slant.records import Pair, Prediction
+    from slant.score.files import score_files
     from slant.score.scorer import Scorer
 
-__all__ = ["Pair", "Prediction", "Project", "Scorer", "SlantError", "__version__"]
+__all__ = ["Pair", "Prediction", "Project", "Scorer", "SlantError", "__version__", "score_files"]
 
 _HOMES = {
     "Pair": "slant.records",
@@ -24,6 +26,7 @@ _HOMES = {
     "Project": "slant.project",
     "Scorer": "slant.score.scorer",
     "SlantError": "slant.errors",
+    "score_files": "slant.score.files",
 }
 
 

@@ -1,4 +1,4 @@
-"""Giving memory back to the system."""
+"""Memory: that it ran out, and giving it back to the system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import ctypes
 import gc
 import sys
 
-__all__ = ["release_memory", "trim_memory"]
+__all__ = ["is_out_of_memory", "release_memory", "trim_memory"]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out. PyTorch has a class for it on GPUs, and on CPUs only a text."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def release_memory() -> None:

@@ -141,12 +141,15 @@ class Prediction:
         label: the most probable label.
         probabilities: one per label, in label order; they add up to 1.
         fingerprint: of the TaskSpec and weights that made it.
+        decision: ``accept`` or ``review`` (a person is to look at it); None where the bundle has no
+            thresholds.
     """
 
     id: str | None
     label: str
     probabilities: tuple[float, ...]
     fingerprint: str
+    decision: str | None = None
 
     @property
     def confidence(self) -> float:

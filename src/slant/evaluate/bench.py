@@ -23,10 +23,10 @@ from slant.evaluate.calibration import fit_temperature
 from slant.evaluate.latency import measure_latency
 from slant.evaluate.report import Measured
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer, pick_device, resolve_dtype
-from slant.model.label_head import LabelModel
 from slant.model.tuned import load_tuned_merged
 from slant.progress import Progress
 from slant.score.decision import probabilities
+from slant.score.pooling import pair_logits
 from slant.score.torch_engine import TorchEngine
 from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
@@ -77,7 +77,8 @@ class Bench:
         self._progress = progress
         self._dtype, self._device = resolve_dtype(settings.model.dtype), pick_device()
         self._tokenizer = load_tokenizer(subject.base.folder)
-        self.spec = TaskSpec.load(subject.tune.path)
+        # What is measured is what will be served.
+        self.spec = TaskSpec.load(subject.tune.path).with_quantize(settings.score.quantize)
         self._encoder = Encoder(self._tokenizer, self.spec)
 
     def usable(self, items: Sequence[LabelledDocument]) -> list[LabelledDocument]:
@@ -110,9 +111,9 @@ class Bench:
         # Every n-th: files are often sorted by language or length.
         step = max(1, len(test) // self._settings.evaluate.latency_documents)
         timed = test[::step][: self._settings.evaluate.latency_documents]
-        prompts = self._encoder.encode_batch([item.text for item in timed])
+        windows = self._encoder.encode_windows([item.text for item in timed])
         latency = measure_latency(
-            causal_lm, engine, prompts, self.spec.pad_token_id, self._progress
+            causal_lm, engine, windows, self.spec.pad_token_id, self._progress
         )
         return Tuned(
             Measured(
@@ -147,6 +148,7 @@ class Bench:
             token_limit=self.spec.token_limit + max(64, extra),
             pad_token_id=self.spec.pad_token_id,
             base=(self.spec.base, self.spec.base_digest),
+            long_documents=self.spec.long_documents,
         )
         causal_lm = load_causal_lm(
             self._subject.base.folder, dtype=self._dtype, device=self._device
@@ -171,8 +173,13 @@ class Bench:
         )
 
     def _engine(self, causal_lm: Any, spec: TaskSpec) -> TorchEngine:
-        model = LabelModel(causal_lm, spec.verbalizer.token_ids).to(self._device).eval()
-        return TorchEngine(model, spec.pad_token_id, self._settings.evaluate.tokens_per_batch)
+        return TorchEngine.of(
+            causal_lm,
+            spec.verbalizer.token_ids,
+            spec.pad_token_id,
+            quantize=spec.quantize,
+            tokens_per_batch=self._settings.evaluate.tokens_per_batch,
+        )
 
     def _logits(
         self, name: str, engine: TorchEngine, encoder: Encoder, items: Sequence[LabelledDocument]
@@ -184,18 +191,15 @@ class Bench:
                 return stored["logits"], float(stored["seconds"])
         started = time.perf_counter()
         with self._progress.task(f"score {name}", len(items), "documents") as task:
-            prompts = [_encode(encoder, item) for item in items]
-            documents = [item.document.id for item in items]
-            logits_NL = engine.label_logits(prompts, task.advance, groups=documents)
+            texts = [item.text for item in items]
+
+            def refuse(place: int, error: TaskError) -> None:
+                name = f"document {items[place].document.id}"
+                raise TaskError(f"{name}: {error.message}", hint=error.hint) from error
+
+            logits_NL = pair_logits(engine, encoder, texts, task.advance, on_refused=refuse)
         seconds = time.perf_counter() - started
         partial = kept.with_suffix(".partial.npz")
         np.savez(partial, logits=logits_NL, seconds=np.float64(seconds))
         partial.replace(kept)
         return logits_NL, seconds
-
-
-def _encode(encoder: Encoder, item: LabelledDocument) -> list[int]:
-    try:
-        return encoder.encode(*item.text)
-    except TaskError as error:
-        raise TaskError(f"document {item.document.id}: {error.message}", hint=error.hint) from error

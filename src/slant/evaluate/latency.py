@@ -24,11 +24,19 @@ GENERATED_TOKENS = 4
 def measure_latency(
     causal_lm: PreTrainedModel,
     engine: TorchEngine,
-    prompts: Sequence[Sequence[int]],
+    documents: Sequence[Sequence[Sequence[int]]],
     pad_token_id: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Time every prompt both ways, one at a time, alternating, after one warm-up.
+    """Time every document both ways, one at a time, alternating, after one warm-up.
+
+    Args:
+        causal_lm: generates answers.
+        engine: computes label logits with the same model.
+        documents: the prompts of each; several where it is asked about in windows. All of them
+            count.
+        pad_token_id: of the model.
+        progress: told of documents.
 
     Returns:
         ``{"documents", "label_scoring": {"p50", "p95"}, "generation": {"p50", "p95"}}`` in
@@ -36,38 +44,41 @@ def measure_latency(
     """
 
     @torch.inference_mode()
-    def generate(prompt: Sequence[int]) -> None:
-        input_ids = torch.tensor([list(prompt)], device=causal_lm.device)
-        causal_lm.generate(
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=GENERATED_TOKENS,
-            min_new_tokens=GENERATED_TOKENS,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=pad_token_id,
-        )
+    def generate(prompts: Sequence[Sequence[int]]) -> None:
+        for prompt in prompts:
+            input_ids = torch.tensor([list(prompt)], device=causal_lm.device)
+            causal_lm.generate(
+                input_ids=input_ids,
+                attention_mask=torch.ones_like(input_ids),
+                max_new_tokens=GENERATED_TOKENS,
+                min_new_tokens=GENERATED_TOKENS,
+                do_sample=False,
+                use_cache=True,
+                pad_token_id=pad_token_id,
+            )
 
-    def score(prompt: Sequence[int]) -> None:
-        engine.label_logits([prompt])
+    def score(prompts: Sequence[Sequence[int]]) -> None:
+        engine.label_logits(prompts)
 
     times: dict[str, list[float]] = {"label_scoring": [], "generation": []}
-    with progress.task("latency", len(prompts), "documents") as task:
-        for number, prompt in enumerate([prompts[0], *prompts]):
+    with progress.task("latency", len(documents), "documents") as task:
+        for number, prompts in enumerate([documents[0], *documents]):
             for name, answer in (("label_scoring", score), ("generation", generate)):
-                spent = _time_ms(answer, prompt)
+                spent = _time_ms(answer, prompts)
                 if number:
                     times[name].append(spent)
             task.advance(min(number, 1))
     return {
-        "documents": len(prompts),
+        "documents": len(documents),
         **{name: _percentiles(values) for name, values in times.items()},
     }
 
 
-def _time_ms(answer: Callable[[Sequence[int]], None], prompt: Sequence[int]) -> float:
+def _time_ms(
+    answer: Callable[[Sequence[Sequence[int]]], None], prompts: Sequence[Sequence[int]]
+) -> float:
     started = time.perf_counter()
-    answer(prompt)
+    answer(prompts)
     return (time.perf_counter() - started) * 1000
 
 

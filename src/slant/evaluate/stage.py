@@ -45,7 +45,11 @@ def evaluate_recipe(settings: ProjectSettings, ingest: Artifact, subject: Subjec
     return Recipe(
         "evaluate",
         {"corpus": Corpus(ingest).digest, "tune": subject.tune.digest, "base": subject.base.digest},
-        {"evaluate": settings.evaluate.model_dump(), "model": settings.model.model_dump()},
+        {
+            "evaluate": settings.evaluate.model_dump(),
+            "model": settings.model.model_dump(),
+            "score": settings.score.model_dump(),
+        },
         settings.seed,
     )
 

@@ -22,8 +22,10 @@ PRODUCTS = "slant_products"
 """Name of this attention in a model's configuration."""
 _MORE = ("is_causal", "position_bias", "softcap", "s_aux")
 MOST_TOKENS = 1024
-"""Of a row. Longer ones go through PyTorch's kernel: their probabilities would take more memory
-than all else."""
+"""Of a row in training. Longer ones go through PyTorch's kernel: their probabilities, which are
+kept in every layer, would take more memory than all else."""
+_MOST_PROBABILITIES = 2**26
+"""Of a batch in scoring, where those of one layer are there at a time."""
 
 
 def use_product_attention(model: Any) -> bool:
@@ -80,7 +82,7 @@ def _attend(  # noqa: PLR0917 (transformers calls it so)
     import torch
 
     more = [name for name, value in options.items() if name in _MORE and value is not None]
-    if more or key_BKSD.shape[2] > MOST_TOKENS or not getattr(module, "is_causal", True):
+    if more or _is_too_wide(query_BQTD, key_BKSD) or not getattr(module, "is_causal", True):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         fused: tuple[Tensor, None] = sdpa_attention_forward(
@@ -101,6 +103,16 @@ def _attend(  # noqa: PLR0917 (transformers calls it so)
         probabilities = torch.dropout(probabilities, dropout, train=True)
     mixed = torch.bmm(probabilities.view(together, -1, num_keys), value)
     return mixed.view(num_rows, num_heads, num_queries, -1).transpose(1, 2).contiguous(), None
+
+
+def _is_too_wide(query_BQTD: Tensor, key_BKSD: Tensor) -> bool:
+    import torch
+
+    num_keys = key_BKSD.shape[2]
+    if torch.is_grad_enabled():
+        return num_keys > MOST_TOKENS
+    num_rows, num_heads, num_queries, _ = query_BQTD.shape
+    return num_rows * num_heads * num_queries * num_keys > _MOST_PROBABILITIES
 
 
 def as_numbers(seen: Tensor, dtype: torch.dtype) -> Tensor:

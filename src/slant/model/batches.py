@@ -67,6 +67,7 @@ def make_batches(
     pad_token_id: int,
     *,
     groups: Sequence[Hashable] | None = None,
+    tokens_per_row: int | None = None,
 ) -> Iterator[PromptBatch]:
     """Cut prompts, the longest rows first, into batches under a token budget.
 
@@ -77,6 +78,8 @@ def make_batches(
         pad_token_id: fills the rows on the right.
         groups: the document of each prompt. Prompts of one group share a row where that saves
             tokens enough. None: every prompt has a row of its own.
+        tokens_per_row: bound on the length of a shared row, which may be more than
+            ``tokens_per_batch``: such a row is a batch of its own. None: the same.
 
     Yields:
         Batches; each prompt is a member of exactly one. Equal input gives equal batches.
@@ -88,7 +91,7 @@ def make_batches(
     for place, name in zip(range(len(ids)), names, strict=True):
         by_group.setdefault(name, []).append(place)
     for members in by_group.values():
-        rows += _cut_into_rows(ids, members, tokens_per_batch)
+        rows += _cut_into_rows(ids, members, tokens_per_row or tokens_per_batch)
     for batch in token_budget_batches([row.width for row in rows], tokens_per_batch):
         yield _lay_out(ids, [rows[i] for i in batch], pad_token_id)
 
@@ -103,7 +106,7 @@ class _Row:
 
 
 def _cut_into_rows(
-    ids: Sequence[NDArray[np.int64]], members: Sequence[int], tokens_per_batch: int
+    ids: Sequence[NDArray[np.int64]], members: Sequence[int], tokens_per_row: int
 ) -> Iterator[_Row]:
     """Rows of one group: neighbours in the order of their ids share while it pays."""
     ordered = sorted(members, key=lambda place: (ids[place].tolist(), place))
@@ -121,7 +124,7 @@ def _cut_into_rows(
                 + (len(row.members) - 1) * row.prefix
                 - len(row.members) * shared,
             )
-            if _pays(row, length, longer, tokens_per_batch):
+            if _pays(row, length, longer, tokens_per_row):
                 row = longer
                 continue
             yield row
@@ -130,7 +133,7 @@ def _cut_into_rows(
         yield row
 
 
-def _pays(row: _Row, length: int, longer: _Row, tokens_per_batch: int) -> bool:
+def _pays(row: _Row, length: int, longer: _Row, tokens_per_row: int) -> bool:
     """Whether one more prompt in a row is less work than the prompt alone.
 
     A token saved is time saved, down to prompts that share five tokens of 25. But attention grows
@@ -139,7 +142,7 @@ def _pays(row: _Row, length: int, longer: _Row, tokens_per_batch: int) -> bool:
     rest = longer.width - longer.prefix
     return (
         longer.width < row.width + length
-        and longer.width <= tokens_per_batch
+        and longer.width <= tokens_per_row
         and rest <= _MOST_REST + _MOST_REST_PER_SHARED * longer.prefix
     )
 

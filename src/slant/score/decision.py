@@ -1,11 +1,17 @@
-"""From label logits to probabilities: the one place where calibration is applied."""
+"""From label logits to probabilities and decisions: the one place where calibration is applied."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["probabilities"]
+__all__ = ["ACCEPT", "OTHER_LANGUAGES", "REVIEW", "decide", "probabilities"]
+
+ACCEPT, REVIEW = "accept", "review"
+OTHER_LANGUAGES = "*"
+"""Names the threshold of languages that have none of their own."""
 
 
 def probabilities(logits_NL: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
@@ -23,3 +29,23 @@ def probabilities(logits_NL: NDArray[np.float32], temperature: float) -> NDArray
     exponentials = np.exp(scaled)
     result: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return result
+
+
+def decide(confidence: float, lang: str | None, thresholds: Mapping[str, float]) -> str | None:
+    """Whether a prediction is accepted as it is, or a person is to look at it.
+
+    Args:
+        confidence: probability of the predicted label, 0…1.
+        lang: language of the document (BCP 47); ``pt-BR`` goes by ``pt`` where it has no threshold
+            of its own.
+        thresholds: language → least confidence that is accepted; ``*`` for all others.
+
+    Returns:
+        ``accept`` or ``review``; None where there are no thresholds. A language that has none,
+        where ``*`` has none either, is for review: nothing is known of it.
+    """
+    if not thresholds:
+        return None
+    names = (lang or "", (lang or "").partition("-")[0], OTHER_LANGUAGES)
+    least = next((thresholds[name] for name in names if name in thresholds), None)
+    return ACCEPT if least is not None and confidence >= least else REVIEW

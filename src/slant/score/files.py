@@ -1,193 +1,150 @@
-"""Scoring the rows of a file into another file, in the same order."""
+"""Scoring files, folders and standard input into one file or onto standard output, in order."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from slant.errors import InputError, UsageError
-from slant.progress import Progress
-from slant.records import Pair
-from slant.score.scorer import Refusal, Scorer
-from slant.tables.reader import read_rows
-from slant.tables.writer import TableWriter, check_writable
-from slant.task.normalise import normalise_text
+from slant.progress import Progress, SilentProgress
+from slant.records import Narrative
+from slant.score.inputs import STDIN, Columns, Inputs, find_inputs, listed
+from slant.score.meter import metered
+from slant.score.narratives import unique_narratives
+from slant.score.pairs import Refused, Run
+from slant.score.results import Rejected, Result, rejected_path
+from slant.score.scorer import Scorer
+from slant.tables.writer import check_writable
 
-__all__ = ["FileOutcome", "check_files", "score_file"]
+__all__ = ["FileOutcome", "check_target", "score_files"]
 
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """How many rows were scored, how many were set aside, and where those are listed."""
+    """How many predictions were made, how much was set aside, and where that is listed.
+
+    Attributes:
+        scored: rows of the result: one for each document and narrative.
+        rejected: rows that were set aside, and files that could not be read to their end.
+        rejected_path: lists them; None if the result went to standard output.
+        first_reason: why the first of them was set aside; empty if none was.
+    """
 
     scored: int
     rejected: int
-    rejected_path: Path
+    rejected_path: Path | None
+    first_reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""
+        path = self.rejected_path if self.rejected else None
         return {
             "scored": self.scored,
             "rejected": self.rejected,
-            "rejected_path": str(self.rejected_path) if self.rejected else None,
+            "rejected_path": str(path) if path else None,
         }
 
 
-def check_files(source: Path, target: Path) -> None:
-    """Raises UsageError if ``source`` is no file or ``target`` cannot be a result file."""
-    if not source.is_file():
-        raise UsageError(f"{source}: no such file")
-    check_writable(target)
-    if target.exists() and target.samefile(source):
-        raise UsageError(f"{target}: is the input file", hint="Name another file with --out.")
+def check_target(inputs: Inputs, target: str | Path) -> None:
+    """Raises UsageError if ``target`` cannot be a result file, or would replace an input."""
+    if str(target) == STDIN:
+        return
+    path = Path(target)
+    check_writable(path)
+    written = {path.resolve(), rejected_path(path).resolve()}
+    for source in inputs.sources:
+        if source.path and source.path.resolve() in written:
+            raise UsageError(
+                f"{source.shown}: is the input file", hint="Name another file with --out."
+            )
 
 
-def score_file(
-    scorer: Scorer, source: Path, target: Path, *, narrative: str | None, progress: Progress
+def score_files(
+    scorer: Scorer,
+    inputs: Inputs | Sequence[str | Path] | str | Path,
+    target: str | Path,
+    *,
+    narratives: Sequence[Narrative | str] | str = (),
+    columns: Columns | None = None,
+    progress: Progress | None = None,
 ) -> FileOutcome:
-    """Score every row of ``source`` with bounded memory.
+    """Ask about every document of files and folders, with bounded memory.
 
     Args:
         scorer: a loaded bundle.
-        source: JSONL, CSV, TSV or Parquet with a column ``text`` and, if wanted, ``id``,
-            ``narrative`` (empty: see below) and ``lang``.
-        target: gets ``id``, ``label`` and ``p_<label>`` for each label, in input order. A row
-            without an id gets its row number. The file appears when all rows are scored.
-        narrative: for rows that name none; None asks for overall sentiment.
-        progress: told of rows.
+        inputs: files of any format that ``slant.tables`` reads, folders of them, URLs of files, and
+            ``-`` for JSONL on standard input; or what ``find_inputs`` found of them.
+        target: gets ``id``, ``label``, ``confidence``, ``p_<label>`` for each label, and
+            ``decision`` if the bundle has thresholds. With several narratives, or with ids of
+            narratives, ``narrative_id`` (if there are ids) and ``narrative`` stand behind ``id``.
+            Its ending chooses the format; it appears when everything is scored. ``-``: JSONL on
+            standard output, each row as soon as it is known.
+        narratives: every document is asked about each, but for rows that name one themselves. None
+            given: those are asked for their overall sentiment.
+        columns: where text, id, narrative and language are; by default in columns of these names.
+        progress: told of documents, or of the bytes they take.
 
-    Rows that cannot be read or scored are listed in ``<target>.rejected.jsonl``, in input order,
-    with row number, reason and the sha256 of the row; that file is only there if there are any.
+    Documents come in input order, the narratives of one in the order given. A row without an id
+    gets its number, and with several files or a folder ``<file>:<number>``; a file that is one
+    document (.txt, .html) gets its path.
+
+    What cannot be read or scored is listed in ``<target>.rejected.jsonl``, in input order, with
+    file, row number, reason and the sha256 of the row; that file is only there if there is any. Of
+    a file that is damaged, the rows before the damage are scored. Rows are scored in chunks of
+    1,024 pairs: standard input is waited for until there are so many, or until it ends.
 
     Raises:
-        UsageError: ``source`` does not exist or has no column ``text``; ``target`` cannot be.
-        InputError: ``source`` is empty or damaged, or none of its rows can be scored.
+        UsageError: an input is not there, has an unknown type or lacks a column; ``target`` cannot
+            be, or is an input.
+        InputError: nothing at all can be scored, or two narratives have one id.
         StorageError: no space left or no permission.
+        BrokenPipeError: nobody reads standard output any more.
     """
-    check_files(source, target)
-    rejected_path = target.with_name(target.name + ".rejected.jsonl")
-    columns: dict[str, type] = {"id": str, "label": str}
-    columns |= {f"p_{label}": float for label in scorer.labels}
-    run = _Run(source, narrative)
-    scored = 0
+    columns = columns or Columns()
+    found = inputs if isinstance(inputs, Inputs) else find_inputs(inputs, columns)
+    check_target(found, target)
+    progress = progress or SilentProgress()
+    asked = _asked(narratives, progress)
+    if found.left_out:
+        progress.say(f"left out, of unknown type: {listed(found.left_out)}")
     with ExitStack() as stack:
-        writer = stack.enter_context(TableWriter(target, columns))
-        rejected = _Rejected(rejected_path, stack)
-        task = stack.enter_context(progress.task("score", None, "rows"))
-        for outcome in scorer.stream(run.pairs()):
-            rejected.write(run.refused_before_next())
-            task.advance()
-            row = run.next()
-            if isinstance(outcome, Refusal):
-                rejected.write([replace(row, reason=outcome.reason)])
+        run = Run(found, columns, asked)
+        result = Result(target, scorer, asked, stack)
+        rejected = Rejected(target, stack, with_narrative=result.with_narrative)
+        meter = stack.enter_context(metered(progress, found))
+        for outcome in run.outcomes(scorer):
+            if isinstance(outcome, Refused):
+                rejected.write(outcome)
+                if outcome.ends_document:
+                    meter.advance(outcome.num_bytes)
                 continue
-            scored += 1
-            probabilities = zip(scorer.labels, outcome.probabilities, strict=True)
-            writer.write(
-                {
-                    "id": outcome.id,
-                    "label": outcome.label,
-                    **{f"p_{label}": round(p, 6) for label, p in probabilities},
-                }
-            )
-        rejected.write(run.refused_before_next())
-        if not scored:
-            raise InputError(
-                f"{source}: none of its {rejected.count} rows can be scored; "
-                f"the first one: {rejected.first_reason}"
-            )
-        if not rejected.count:
-            rejected_path.unlink(missing_ok=True)  # of an earlier run
-    return FileOutcome(scored, rejected.count, rejected_path)
+            prediction, pair = outcome
+            result.write(prediction, pair.narrative)
+            if pair.ends_document:
+                meter.advance(pair.num_bytes)
+        if not result.num_rows:
+            raise run.error or _nothing_scored(found, rejected)
+        rejected.remove_earlier()
+    return FileOutcome(result.num_rows, rejected.count, rejected.path, rejected.first_reason)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row on its way; ``reason`` if it was set aside before it came to the scorer."""
-
-    row: int
-    id: str | None
-    reason: str
-    raw_digest: str
+def _nothing_scored(inputs: Inputs, rejected: Rejected) -> InputError:
+    return InputError(
+        f"{inputs.named}: none of its {rejected.count} rows can be scored; "
+        f"the first one: {rejected.first_reason}"
+    )
 
 
-@final
-class _Rejected:
-    """The file of the rows that were set aside; it is begun with the first of them."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._path = path
-        self._stack = stack
-        self._writer: TableWriter | None = None
-        self.count = 0
-        self.first_reason = ""
-
-    def write(self, rows: Iterable[_Row]) -> None:
-        for row in rows:
-            if self._writer is None:
-                columns = dict.fromkeys((field.name for field in fields(_Row)), str)
-                self._writer = self._stack.enter_context(TableWriter(self._path, columns))
-                self.first_reason = row.reason
-            self._writer.write(asdict(row))
-            self.count += 1
-
-
-@final
-class _Run:
-    """One pass over the input: pairs for the scorer, which reads ahead, and their rows."""
-
-    def __init__(self, source: Path, narrative: str | None) -> None:
-        self._source = source
-        self._narrative = narrative
-        self._rows: deque[_Row] = deque()
-
-    def pairs(self) -> Iterator[Pair]:
-        columns = _columns(self._source)
-        for row in read_rows(self._source, name=str(self._source), columns=columns):
-            values = row.values or {}
-            text = values.get("text")
-            problem = row.problem or ""
-            if not problem and not (isinstance(text, str) and normalise_text(text).strip()):
-                problem = "text is empty or not a text"
-            id_ = _text(values.get("id"))
-            self._rows.append(_Row(row.number, id_, problem, hashlib.sha256(row.raw).hexdigest()))
-            if not problem:
-                yield Pair(
-                    text=str(text),
-                    narrative=_text(values.get("narrative")) or self._narrative,
-                    id=id_ or str(row.number),
-                    lang=_text(values.get("lang")),
-                )
-
-    def refused_before_next(self) -> Iterator[_Row]:
-        """The rows set aside before the next row that went to the scorer."""
-        while self._rows and self._rows[0].reason:
-            yield self._rows.popleft()
-
-    def next(self) -> _Row:
-        """The next row that went to the scorer."""
-        return self._rows.popleft()
-
-
-def _columns(source: Path) -> list[str]:
-    """What to ask for: of a Parquet file nothing else is read, in others it has to be there."""
-    if source.suffix.lower() != ".parquet":
-        return ["text"]
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        names = set(pq.read_schema(source).names)
-    except (OSError, pa.ArrowException):
-        names = set()  # reading the rows will say what is wrong with the file
-    return ["text", *(name for name in ("id", "narrative", "lang") if name in names)]
-
-
-def _text(value: Any) -> str | None:
-    text = "" if value is None else str(value)
-    return text if text.strip() else None
+def _asked(
+    narratives: Sequence[Narrative | str] | str, progress: Progress
+) -> tuple[Narrative, ...]:
+    given = [narratives] if isinstance(narratives, str) else narratives
+    kept, repeated = unique_narratives(
+        Narrative("", each) if isinstance(each, str) else each for each in given
+    )
+    for narrative in repeated:
+        progress.say(f"narrative given twice, asked once: {narrative.text}")
+    return tuple(kept)

@@ -47,14 +47,22 @@ class TableWriter:
     Args:
         path: its ending tells the format.
         columns: name → ``str`` or ``float``, in order; every row has all of them.
+        metadata: goes into the file where its format has a place for it: Parquet.
 
     Raises:
         UsageError: an unknown ending, or no such folder.
         StorageError: no space left or no permission.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Mapping[str, type],
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         check_writable(path)
+        self._metadata = dict(metadata or {})
         self._path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._columns = dict(columns)
@@ -64,7 +72,7 @@ class TableWriter:
         with storage_errors(self._path):
             extension = self._path.suffix.lower()
             if extension == ".parquet":
-                self._format = _Parquet(self._partial, self._columns)
+                self._format = _Parquet(self._partial, self._columns, self._metadata)
             elif extension in (".csv", ".tsv"):
                 self._format = _Csv(self._partial, list(self._columns), extension)
             else:
@@ -123,12 +131,15 @@ class _Csv:
 
 
 class _Parquet:
-    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+    def __init__(
+        self, path: Path, columns: Mapping[str, type], metadata: Mapping[str, str]
+    ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         kinds = {str: pa.string(), float: pa.float64()}
-        self._schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+        fields = [(name, kinds[kind]) for name, kind in columns.items()]
+        self._schema = pa.schema(fields, metadata=dict(metadata) or None)
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
 

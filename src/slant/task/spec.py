@@ -22,7 +22,8 @@ from slant.task.verbalizer import Verbalizer, find_bos
 __all__ = ["SPEC_FILE", "TaskSpec", "tokenizer_digest"]
 
 SPEC_FILE = "slant.json"
-_SCHEMA = "slant.task/1"
+_SCHEMA = "slant.task/2"
+_LONG_DOCUMENTS = ("cut", "windows", "passages")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,17 @@ class TaskSpec:
         base: name of the base model.
         base_digest: sha256 of the base model's weights and configuration.
         tokenizer_digest: sha256 of the tokenizer.
+        long_documents: what becomes of a document that does not fit: ``cut`` leaves its middle out,
+            ``passages`` keeps what is most related to the narrative, ``windows`` asks about
+            overlapping parts of it one by one (see ``task.encode``).
+        quantize: of the weights when scoring: ``none``, ``int8`` or ``nf4``.
         weights: digest of the tuned weights; empty before tuning.
         temperature: the logits are divided by it; 1 before calibration.
+        thresholds: least confidence that is accepted without a person's look, by language; ``*``
+            for those that are not named. Empty: nothing is decided.
+
+    Raises:
+        TaskError: ``long_documents`` is none of the three.
     """
 
     template: Template
@@ -56,8 +66,18 @@ class TaskSpec:
     tokenizer_digest: str
     marker: str = " […] "
     head_share: float = 0.75
+    long_documents: str = "cut"
+    quantize: str = "none"
     weights: str = ""
     temperature: float = 1.0
+    thresholds: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.long_documents not in _LONG_DOCUMENTS:
+            raise TaskError(
+                f"long_documents is {self.long_documents!r}; must be one of "
+                f"{', '.join(_LONG_DOCUMENTS)}"
+            )
 
     @classmethod
     def create(
@@ -70,6 +90,7 @@ class TaskSpec:
         token_limit: int,
         pad_token_id: int,
         base: tuple[str, str],
+        long_documents: str = "cut",
     ) -> TaskSpec:
         """The contract of a task on a base model (its name and digest).
 
@@ -86,6 +107,7 @@ class TaskSpec:
             base=base[0],
             base_digest=base[1],
             tokenizer_digest=tokenizer_digest(tokenizer),
+            long_documents=long_documents,
         )
 
     @property
@@ -100,6 +122,14 @@ class TaskSpec:
     def with_temperature(self, temperature: float) -> TaskSpec:
         """The same contract, calibrated."""
         return replace(self, temperature=temperature)
+
+    def with_quantize(self, quantize: str) -> TaskSpec:
+        """The same contract for weights that are rounded otherwise when scoring."""
+        return replace(self, quantize=quantize)
+
+    def with_thresholds(self, thresholds: Mapping[str, float]) -> TaskSpec:
+        """The same contract with bounds of what is accepted."""
+        return replace(self, thresholds=tuple(sorted(thresholds.items())))
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raises TaskError if ``tokenizer`` is not the one the contract was made with."""
@@ -125,11 +155,16 @@ class TaskSpec:
             "pad_token_id": self.pad_token_id,
             "padding_side": "right",
             "token_limit": self.token_limit,
-            "truncation": {"marker": self.marker, "head_share": self.head_share},
+            "truncation": {
+                "marker": self.marker,
+                "head_share": self.head_share,
+                "long_documents": self.long_documents,
+            },
             "base": {"name": self.base, "digest": self.base_digest},
             "tokenizer_digest": self.tokenizer_digest,
             "weights": self.weights,
-            "calibration": {"temperature": self.temperature},
+            "quantize": self.quantize,
+            "calibration": {"temperature": self.temperature, "thresholds": dict(self.thresholds)},
         }
 
     def save(self, folder: Path) -> None:
@@ -188,8 +223,11 @@ def _from_fields(content: Mapping[str, Any]) -> TaskSpec:
         tokenizer_digest=content["tokenizer_digest"],
         marker=content["truncation"]["marker"],
         head_share=content["truncation"]["head_share"],
+        long_documents=content["truncation"]["long_documents"],
+        quantize=content["quantize"],
         weights=content["weights"],
         temperature=content["calibration"]["temperature"],
+        thresholds=tuple(sorted(content["calibration"]["thresholds"].items())),
     )
 
 

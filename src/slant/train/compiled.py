@@ -8,9 +8,6 @@ then.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +18,11 @@ from torch import Tensor, nn
 
 from slant.config.settings import ProjectSettings
 from slant.errors import UsageError
+from slant.memory import is_out_of_memory
 from slant.model.attention import MOST_TOKENS
+from slant.model.compiling import has_compiler
 from slant.progress import Progress
-from slant.train.loop import is_out_of_memory, to_device
+from slant.train.loop import to_device
 from slant.train.objective import AdaptObjective, TuneObjective
 from slant.train.parallel import World
 
@@ -53,17 +52,12 @@ def is_to_compile(settings: ProjectSettings, world: World, num_tokens: float) ->
     on_cpu = world.device == "cpu"
     if world.sharded or asked is False or (asked is None and not on_cpu):
         return False
-    if asked and on_cpu and not _has_compiler():
+    if asked and on_cpu and not has_compiler():
         raise UsageError(
             "train.compile is true, and this machine has no C++ compiler",
             hint="Install g++ (Debian: `apt-get install g++`), or leave train.compile out.",
         )
-    return bool(asked) or (num_tokens >= _LEAST_TOKENS and settings.can_compile and _has_compiler())
-
-
-def _has_compiler() -> bool:
-    named = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    return shutil.which(named) is not None
+    return bool(asked) or (num_tokens >= _LEAST_TOKENS and settings.can_compile and has_compiler())
 
 
 def compile_layers(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from slant.artifacts import SCRATCH, digest_json, write_atomically
 from slant.errors import ModelError
-from slant.memory import release_memory, trim_memory
+from slant.memory import is_out_of_memory, release_memory, trim_memory
 from slant.progress import Progress, Task
 from slant.train.checkpoints import AVERAGE, Best, Checkpoints, State
 from slant.train.interfaces import SCORE, Schedule, TrainingPlan, Validation
@@ -36,7 +36,6 @@ from slant.train.stopping import Stop, held_back_signals
 __all__ = [
     "EVENTS_FILE",
     "autocast",
-    "is_out_of_memory",
     "to_device",
     "train",
 ]
@@ -370,13 +369,6 @@ class _Gradients:
         """Names of what was in the passes that went wrong, or, if none did, in all of them."""
         wrong = [names for share, names in self.losses if not math.isfinite(float(share))]
         return [name for names in wrong or [n for _, n in self.losses] for name in names]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. PyTorch has a class for it on GPUs, and on CPUs only a text."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -176,6 +176,7 @@ def _make_spec(settings: ProjectSettings, tokenizer: Tokenizer, base: BaseModel)
         token_limit=settings.task.token_limit,
         pad_token_id=_pad_id(tokenizer, base),
         base=(base.name, base.digest),
+        long_documents=settings.task.long_documents,
     )
 
 

@@ -63,10 +63,22 @@ def test_a_bundle_that_is_not_there_is_a_mistake_of_the_command(cli: Cli) -> Non
     [
         (["--text", "x", "--in", "a.csv"], "give either --text or --in"),
         ([], "give either --text or --in"),
-        (["--in", "a.csv"], "--in needs --out"),
+        (["--in", "a.csv"], "a.csv: no such file"),
+        (["--in", "-", "--out", "a.pdf"], "a.pdf: files of type '.pdf' cannot be written"),
         (["--text", "x", "--out", "a.csv"], "--out goes with --in"),
         (["--text", "x", "--dtype", "int8"], "--dtype int8: must be one of auto, bfloat16"),
         (["--text", "x", "--text", " "], "--text is empty"),
+        (["--text", "x", "-n", " "], "--narrative is empty"),
+        (["--text", "x", "--narratives", "no.txt"], "no.txt: no such file"),
+        (["--text", "x", "--quantize", "int4"], "--quantize int4: must be one of none, int8, nf4"),
+        (["--text", "x", "--device", "gpu"], "--device gpu: must be cpu, cuda"),
+        (["--text", "x", "--engine", "vlm"], "--engine vlm: must be one of torch, vllm; did you"),
+        (["--text", "x", "--engine", "vllm"], "--engine vllm needs --url"),
+        (["--text", "x", "--url", "http://a"], "--url goes with --engine vllm"),
+        (
+            ["--text", "x", "--engine", "vllm", "--url", "http://a", "--no-compile"],
+            "--compile goes with --engine torch",
+        ),
         (["--in", "a.csv", "--out", "b.csv"], "a.csv: no such file"),
     ],
 )

@@ -18,7 +18,7 @@ from conftest import SLANT, Cli, environment
 
 from slant.score.scorer import Scorer
 
-COLUMNS = ["id", "label", "p_negative", "p_neutral", "p_positive"]
+COLUMNS = ["id", "label", "confidence", "p_negative", "p_neutral", "p_positive"]
 ROWS = [
     {"id": "en", "text": "The new bridge is a ruin.", "narrative": "the new bridge", "lang": "en"},
     {"id": "zh", "text": "新桥令人高兴，非常漂亮。", "narrative": "新桥", "lang": "zh"},
@@ -63,7 +63,10 @@ def read(path: Path) -> list[dict[str, Any]]:
             delimiter = "\t" if path.suffix == ".tsv" else ","
             rows = list(csv.DictReader(file, delimiter=delimiter))
     return [
-        {name: float(value) if name.startswith("p_") else value for name, value in row.items()}
+        {
+            name: float(value) if name in ("confidence", *COLUMNS[3:]) else value
+            for name, value in row.items()
+        }
         for row in rows
     ]
 
@@ -75,7 +78,7 @@ def expected(bundle: Path) -> list[dict[str, Any]]:
     found = []
     for row in ROWS:
         (prediction,) = scorer.predict(row["text"], row["narrative"])
-        scores = [round(p, 6) for p in prediction.probabilities]
+        scores = [round(p, 6) for p in (prediction.confidence, *prediction.probabilities)]
         found.append(
             {"id": row["id"], "label": prediction.label}
             | dict(zip(COLUMNS[2:], scores, strict=True))
@@ -273,4 +276,5 @@ def test_texts_of_the_command_line_are_scored_in_order(cli: Cli, bundle: Path) -
         record = json.loads(line)
         assert record.pop("label") == prediction.label
         assert list(record) == COLUMNS[2:]
-        assert list(record.values()) == pytest.approx(list(prediction.probabilities), abs=2e-6)
+        wanted = [prediction.confidence, *prediction.probabilities]
+        assert list(record.values()) == pytest.approx(wanted, abs=2e-6)

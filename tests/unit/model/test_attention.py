@@ -69,6 +69,27 @@ def test_rows_of_more_than_a_thousand_tokens_go_through_the_fused_kernel(
         assert torch.equal(ours, theirs)
 
 
+def test_scoring_takes_whole_products_for_longer_rows_than_training_up_to_a_bound_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "MOST_TOKENS", 20)
+    model = tiny_causal_lm("mistral")
+    use_product_attention(model)
+    calls: list[int] = []
+    bmm = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *args: calls.append(1) or bmm(*args))
+    ids = torch.arange(30)[None]
+    model(ids)
+    assert not calls
+    with torch.no_grad():
+        expected = model(ids).logits
+        assert calls
+        calls.clear()
+        monkeypatch.setattr(attention, "_MOST_PROBABILITIES", 30 * 30)
+        torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-5)
+    assert not calls
+
+
 def test_other_attention_is_left_as_it_is() -> None:
     model = tiny_causal_lm("mistral")
     model.set_attn_implementation("eager")

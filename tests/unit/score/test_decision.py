@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from slant.score.decision import probabilities
+from slant.score.decision import decide, probabilities
 
 LOGITS = hnp.arrays(
     np.float32,
@@ -59,3 +59,29 @@ def test_what_went_in_stays_as_it_was():
 @pytest.mark.parametrize("labels", [2, 3])
 def test_no_logits_give_no_rows_of_the_same_width(labels):
     assert probabilities(np.empty((0, labels), np.float32), 1.0).shape == (0, labels)
+
+
+@pytest.mark.parametrize("lang", [None, "", "tl", "pt-BR"])
+def test_nothing_is_decided_without_thresholds(lang):
+    assert decide(0.99, lang, {}) is None
+
+
+def test_a_confidence_at_the_threshold_is_accepted_and_one_below_is_for_review():
+    assert decide(0.8, "en", {"*": 0.8}) == "accept"
+    assert decide(0.7999, "en", {"*": 0.8}) == "review"
+
+
+def test_a_language_goes_by_its_own_threshold_then_by_its_first_part_then_by_that_of_all():
+    thresholds = {"tl": 0.9, "pt": 0.6, "pt-PT": 0.5, "*": 0.8}
+    decided = {lang: decide(0.7, lang, thresholds) for lang in ("tl", "pt-BR", "pt-PT", "en", None)}
+    assert decided == {
+        "tl": "review",
+        "pt-BR": "accept",
+        "pt-PT": "accept",
+        "en": "review",
+        None: "review",
+    }
+
+
+def test_a_language_without_any_threshold_is_for_review():
+    assert decide(1.0, "zh", {"en": 0.1}) == "review"

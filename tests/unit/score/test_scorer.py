@@ -154,7 +154,7 @@ def test_a_stream_reads_ahead_by_a_bounded_number_of_pairs(scorer):
     assert read == [0]
     first = [next(stream) for _ in range(3)]
     assert [outcome.id for outcome in first] == ["1", "2", "3"]
-    assert read[0] <= 1024
+    assert read[0] <= 3 * 1024  # one chunk in use, one made, one in the making
 
 
 def test_a_stream_of_several_chunks_keeps_its_order(scorer):
@@ -193,6 +193,57 @@ def test_a_scorer_is_made_of_its_parts_as_well(bundle, scorer):
     assert made.fingerprint == scorer.fingerprint
     assert made.labels == scorer.labels
     assert all(map(same, made.predict(DOCUMENTS, "x"), scorer.predict(DOCUMENTS, "x")))
+
+
+def test_windows_are_averaged_before_the_temperature(bundle):
+    tokenizer = load_tokenizer(bundle / "causal-lm")
+    spec = tiny_spec(tokenizer, token_limit=LIMIT, long_documents="windows").with_temperature(0.05)
+    encoder = Encoder(tokenizer, spec)
+    causal_lm = load_causal_lm(bundle / "causal-lm", dtype=torch.float32)
+    engine = TorchEngine(LabelModel(causal_lm, spec.verbalizer.token_ids), PAD)
+    (windows,) = encoder.encode_windows([(LONG, "x")])
+    assert len(windows) > 3
+    each = [engine.label_logits([ids])[0].astype(np.float64) for ids in windows]
+    scaled = np.mean(each, axis=0) / 0.05
+    expected = np.exp(scaled - scaled.max())
+    found = Scorer(spec, encoder, engine).predict(["short", LONG, "short"], "x")
+    np.testing.assert_allclose(found[1].probabilities, expected / expected.sum(), atol=1e-4)
+    assert found[1].label == spec.labels[int(np.argmax(scaled))]
+    assert found[0].probabilities == pytest.approx(found[2].probabilities, abs=1e-5)
+
+
+def test_windows_keep_the_refusal_of_each_pair(bundle):
+    tokenizer = load_tokenizer(bundle / "causal-lm")
+    spec = tiny_spec(tokenizer, token_limit=LIMIT, long_documents="windows")
+    causal_lm = load_causal_lm(bundle / "causal-lm", dtype=torch.float32)
+    engine = TorchEngine(LabelModel(causal_lm, spec.verbalizer.token_ids), PAD)
+    pairs = [Pair(LONG, "x", id="1"), Pair(LONG, TOO_LONG, id="2"), Pair("a", "x", id="3")]
+    outcomes = list(Scorer(spec, Encoder(tokenizer, spec), engine).stream(pairs))
+    assert [type(outcome) for outcome in outcomes] == [Prediction, Refusal, Prediction]
+    assert [outcome.id for outcome in outcomes] == ["1", "2", "3"]
+
+
+class SureEngine:
+    """An engine that is surer of longer prompts."""
+
+    def label_logits(self, prompts, on_done=None, *, groups=None):
+        return np.array([[0, 0, len(prompt) / 40] for prompt in prompts], np.float32).reshape(-1, 3)
+
+
+def test_thresholds_of_the_language_say_which_predictions_are_accepted(bundle):
+    tokenizer = load_tokenizer(bundle / "causal-lm")
+    plain = tiny_spec(tokenizer, token_limit=LIMIT)
+    encoder = Encoder(tokenizer, plain)
+    pairs = [Pair("a" * 30, lang=lang) for lang in ("de", "de-AT", "fr", None)]
+    undecided = list(Scorer(plain, encoder, SureEngine()).stream(pairs))
+    assert [found.decision for found in undecided] == [None] * 4
+    confidence = undecided[0].confidence
+    spec = plain.with_thresholds({"de": confidence - 0.01, "*": confidence + 0.01})
+    found = list(Scorer(spec, encoder, SureEngine()).stream(pairs))
+    assert [one.decision for one in found] == ["accept", "accept", "review", "review"]
+    assert [one.probabilities for one in found] == [one.probabilities for one in undecided]
+    exact = plain.with_thresholds({"de": confidence})
+    assert next(Scorer(exact, encoder, SureEngine()).stream(pairs)).decision == "accept"
 
 
 def test_two_scorers_in_one_process_do_not_disturb_each_other(scorer, tmp_path):

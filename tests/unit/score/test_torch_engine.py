@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
+from slant.model.compiling import has_compiler
 from slant.model.label_head import LabelModel
 from slant.score.torch_engine import TorchEngine
 from tiny import PAD, tiny_model
@@ -102,3 +105,88 @@ def test_bfloat16_models_answer_in_float32_and_close_to_float32():
     found = TorchEngine(rounded, PAD).label_logits(prompts())
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, TorchEngine(exact, PAD).label_logits(prompts()), atol=0.02)
+
+
+def test_a_budget_that_memory_has_no_room_for_is_halved_and_every_prompt_is_answered(model):
+    engine = TorchEngine(model, PAD, 800)
+    room = 150
+
+    def refuse(module, args):
+        if args[0].input_ids.numel() > room:
+            raise torch.OutOfMemoryError("no room")
+
+    done: list[int] = []
+    handle = model.register_forward_pre_hook(refuse)
+    try:
+        found = engine.label_logits(prompts(), done.append)
+        assert engine.tokens_per_batch == 100
+        engine.label_logits(prompts())
+        assert engine.tokens_per_batch == 100
+    finally:
+        handle.remove()
+    assert sum(done) == 40
+    np.testing.assert_allclose(found, TorchEngine(model, PAD).label_logits(prompts()), atol=1e-5)
+
+
+def test_memory_that_does_not_do_for_one_prompt_is_an_error(model):
+    def refuse(module, args):
+        raise torch.OutOfMemoryError("no room")
+
+    handle = model.register_forward_pre_hook(refuse)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            TorchEngine(model, PAD).label_logits(prompts())
+    finally:
+        handle.remove()
+
+
+def test_a_shared_row_may_be_longer_than_a_batch(model):
+    document, narratives = [9] * 80, prompts(20)
+    asked = [document + rest for rest in narratives]
+    rows: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args: rows.append(len(args[0].input_ids))
+    )
+    try:
+        found = TorchEngine(model, PAD, 100).label_logits(asked, groups=[0] * 20)
+    finally:
+        handle.remove()
+    assert len(rows) <= 2
+    np.testing.assert_allclose(found, TorchEngine(model, PAD).label_logits(asked), atol=1e-5)
+
+
+def test_threads_that_share_an_engine_get_the_answers_that_one_thread_gets(model):
+    engine = TorchEngine(model, PAD, 300)
+    asked = [prompts(5 + i) for i in range(8)]
+    expected = [engine.label_logits(each) for each in asked]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            for found, right in zip(pool.map(engine.label_logits, asked), expected, strict=True):
+                np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_compiled_layers_answer_as_plain_ones_do():
+    plain, compiled = tiny_model("gemma3"), tiny_model("gemma3")
+    settings = {"label_ids": LABEL_IDS, "pad_token_id": PAD, "tokens_per_batch": 200}
+    engine = TorchEngine.of(compiled, **settings, compile=True)
+    document = prompts(1)[0] * 2
+    asked = [*prompts(), *(document + rest for rest in prompts(8))]
+    groups = [*range(40), *([-1] * 8)]
+    found = engine.label_logits(asked, groups=groups)
+    expected = TorchEngine.of(plain, **settings).label_logits(asked)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_layers_that_cannot_be_compiled_run_as_they_are_and_say_so(monkeypatch):
+    def fail(forward, **options):
+        def forward_compiled(*args, **options):
+            raise RuntimeError("no compiler\nand a long story")
+
+        return forward_compiled
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.warns(UserWarning, match=r"goes on without \(RuntimeError: no compiler\)"):
+        engine = TorchEngine.of(tiny_model(), LABEL_IDS, PAD, compile=True)
+    expected = TorchEngine.of(tiny_model(), LABEL_IDS, PAD).label_logits(prompts())
+    np.testing.assert_array_equal(engine.label_logits(prompts()), expected)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,107 @@ def test_a_very_long_document_takes_no_more_than_a_moment():
     started = time.monotonic()
     encoder.encode("слово " * 100_000, "x")
     assert time.monotonic() - started < 20
+
+
+NEEDLE = "The new bridge over the river fell down on Tuesday."
+FILLER = [f"Chapter {i} tells of weather and of cattle in the hills." for i in range(40)]
+STORY = " ".join([*FILLER[:20], NEEDLE, *FILLER[20:]])
+
+
+@BOTH
+def test_passages_keep_what_names_the_narrative_and_cut_does_not(make):
+    kept = tiny_encoder(make(), token_limit=300, long_documents="passages").prompt(
+        STORY, "the new bridge"
+    )
+    assert NEEDLE in kept
+    assert NEEDLE not in tiny_encoder(make(), token_limit=300).prompt(STORY, "the new bridge")
+
+
+@BOTH
+def test_passages_stand_in_the_order_of_the_document_and_the_room_left_goes_to_its_beginning(make):
+    prompt = tiny_encoder(make(), token_limit=350, long_documents="passages").prompt(
+        STORY, "the new bridge"
+    )
+    parts = prompt.split("\n\nNarrative")[0].split("[…]")
+    assert parts[0].startswith(FILLER[0])
+    assert parts[-1] == ""  # the end was left out
+    places = [STORY.index(part.strip()) for part in parts[:-1]]
+    assert places == sorted(places)
+    assert len(places) >= 2
+
+
+@pytest.mark.parametrize("narrative", [None, "", "  ", "\x00", "桥", "?!"])
+def test_passages_without_a_narrative_or_with_nothing_related_are_head_and_tail(narrative):
+    passages = tiny_encoder(token_limit=200, long_documents="passages")
+    assert passages.prompt(STORY, narrative) == tiny_encoder(token_limit=200).prompt(
+        STORY, narrative
+    )
+
+
+def test_neighbouring_passages_stay_joined_as_in_the_document():
+    lines = [f"The bridge, number {i}, is new." for i in range(3)]
+    document = "\n\n".join([*FILLER[:20], *lines, *FILLER[20:]])
+    prompt = tiny_encoder(token_limit=350, long_documents="passages").prompt(document, "the bridge")
+    assert "\n\n".join(lines) in prompt
+
+
+@pytest.mark.parametrize("option", ["passages", "windows"])
+def test_a_document_that_fits_is_whole_under_every_option(option):
+    encoder = tiny_encoder(long_documents=option)
+    pairs = [("Short.", "x"), ("", None)]
+    assert encoder.encode_batch(pairs) == tiny_encoder().encode_batch(pairs)
+    assert encoder.encode_windows(pairs) == [[ids] for ids in tiny_encoder().encode_batch(pairs)]
+
+
+@pytest.mark.parametrize("option", ["cut", "passages"])
+def test_without_windows_a_pair_has_the_one_prompt_of_encode(option):
+    encoder = tiny_encoder(token_limit=200, long_documents=option)
+    pairs = [(STORY, "the new bridge"), ("Short.", None), (STORY, None)]
+    assert encoder.encode_windows(pairs) == [[encoder.encode(*pair)] for pair in pairs]
+
+
+@BOTH
+def test_windows_cover_the_document_and_overlap_by_about_a_quarter(make):
+    tokenizer = make()
+    encoder = tiny_encoder(tokenizer, token_limit=200, long_documents="windows")
+    (windows,) = encoder.encode_windows([(STORY, "the bridge")])
+    assert len(windows) > 5
+    assert all(len(ids) <= 200 for ids in windows)
+    texts = [tokenizer.decode(ids[1:]).split(CUE)[0] for ids in windows]
+    places = [(STORY.index(text), STORY.index(text) + len(text)) for text in texts]
+    assert (places[0][0], places[-1][1]) == (0, len(STORY))
+    for (start, end), (next_start, next_end) in pairwise(places):
+        assert start < next_start < end < next_end
+        assert 0.15 < (end - next_start) / (end - start) < 0.4
+
+
+def test_a_single_prompt_under_windows_is_that_of_cut():
+    encoder = tiny_encoder(token_limit=200, long_documents="windows")
+    assert encoder.prompt(STORY, "the bridge") == tiny_encoder(token_limit=200).prompt(
+        STORY, "the bridge"
+    )
+    assert encoder.encode(STORY, "x") == tiny_encoder(token_limit=200).encode(STORY, "x")
+
+
+@pytest.mark.parametrize("option", ["cut", "passages", "windows"])
+def test_what_leaves_no_room_is_refused_under_every_option(option):
+    encoder = tiny_encoder(token_limit=100, long_documents=option)
+    for call in (encoder.encode_batch, encoder.encode_windows):
+        with pytest.raises(TaskError, match="no room"):
+            call([("Short.", None), (LONG, "long " * 50)])
+        with pytest.raises(TaskError, match="half of a surrogate pair"):
+            call([("half \ud83d", "x")])
+        assert call([]) == []
+
+
+@pytest.mark.parametrize("option", ["passages", "windows"])
+@pytest.mark.parametrize("text", ["слово " * 100_000, "桥" * 300_000, "a" * 600_000])
+def test_a_very_long_document_takes_a_moment_under_every_option(option, text):
+    encoder = tiny_encoder(token_limit=512, long_documents=option)
+    started = time.process_time()
+    (windows,) = encoder.encode_windows([(text, "слово bridge 桥")])
+    assert time.process_time() - started < 20
+    assert all(len(ids) <= 512 for ids in windows)
 
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "prompts.jsonl"

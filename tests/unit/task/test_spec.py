@@ -27,8 +27,11 @@ OTHER = {
     "tokenizer_digest": "2" * 64,
     "marker": " ... ",
     "head_share": 0.5,
+    "long_documents": "passages",
+    "quantize": "int8",
     "weights": "def",
     "temperature": 1.38,
+    "thresholds": (("*", 0.9), ("de", 0.8)),
 }
 
 
@@ -56,7 +59,7 @@ def test_the_fingerprint_is_pinned_because_stored_predictions_carry_it():
     # If this changes, raise the schema's number: old bundles no longer load.
     pinned = replace(SPEC, tokenizer_digest="")
     assert pinned.fingerprint == (
-        "5323b24b5a889714d28611170550173bb5d8941c69110865fcd498a9a008437b"
+        "f36282895ac9616dd62aa485bdf9a30eea9660664a3b62077aade4935c8b71ae"
     )
 
 
@@ -157,6 +160,11 @@ def test_a_tokenizer_saved_and_loaded_has_the_same_digest(tmp_path):
     tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
     loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert tokenizer_digest(loaded) == tokenizer_digest(tiny_tokenizer())
+
+
+def test_an_unknown_rule_for_long_documents_is_refused():
+    with pytest.raises(TaskError, match="must be one of cut, windows, passages"):
+        tiny_spec(long_documents="summary")
 
 
 def test_words_that_cannot_be_told_apart_make_no_contract():

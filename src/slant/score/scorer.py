@@ -108,7 +108,8 @@ class Scorer:
                     hint="Start `vllm serve BUNDLE/classifier` and name its address.",
                 )
             encoder = Encoder(load_tokenizer(folder / "causal-lm"), spec)
-            return cls(spec, encoder, VllmEngine.for_bundle(url, spec))
+            # The server has the weights as exported, whatever the bundle says of rounding.
+            return cls(spec.with_quantize("none"), encoder, VllmEngine.for_bundle(url, spec))
         if engine != "torch":
             raise UsageError(f"there is no engine {engine!r}", hint="Choose torch or vllm.")
         spec = spec if quantize is None else spec.with_quantize(quantize)

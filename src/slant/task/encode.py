@@ -28,7 +28,7 @@ __all__ = ["Encoder"]
 _MIN_DOCUMENT_TOKENS = 8
 # A passage takes a quarter of the room at most, or a single one would be all that is seen.
 _PASSAGES_IN_ROOM = 4
-_ROOM_STEPS = 16  # what narrative and cue take is rounded up to so many parts of the token limit
+_ROOM_STEPS = 16  # a window is a whole number of sixteenths of the token limit
 
 
 @final

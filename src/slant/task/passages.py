@@ -90,10 +90,15 @@ def relatedness(passages: Sequence[str], narrative: str) -> list[float]:
     Returns:
         A number for each passage; the same numbers in every process.
     """
-    wanted = _groups(narrative)
+    group_sizes: tuple[int, ...] = _GROUP_SIZES
+    wanted = _groups(narrative, group_sizes)
+    if all(" " in group for group in wanted):
+        # A single letter, which in Chinese is a word: running text has no spaces around it.
+        group_sizes = (1,)
+        wanted = _groups(narrative, group_sizes) - {" "}
     shared, sizes = [], []
     for passage in passages:
-        groups = _groups(passage)
+        groups = _groups(passage, group_sizes)
         shared.append(wanted & groups)
         sizes.append(max(1, len(groups)))
     counts = Counter(group for groups in shared for group in groups)
@@ -105,14 +110,12 @@ def relatedness(passages: Sequence[str], narrative: str) -> list[float]:
     ]
 
 
-def _groups(text: str) -> set[str]:
+def _groups(text: str, sizes: Sequence[int]) -> set[str]:
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = " ".join(_PUNCTUATION.sub(" ", folded).split())
     framed = f" {words} " if words else ""
     return {
-        framed[start : start + size]
-        for size in _GROUP_SIZES
-        for start in range(len(framed) - size + 1)
+        framed[start : start + size] for size in sizes for start in range(len(framed) - size + 1)
     }
 
 

@@ -157,3 +157,11 @@ def test_chosen_passages_stand_in_the_order_of_the_text_with_markers_between():
     assert join_passages(text, spans, [3, 0, 1], " … ") == "One. Two. … Four. … "
     assert join_passages(text, spans, [4, 2], " … ") == " … Three. … Five."
     assert join_passages(text, spans, range(5), " … ") == text
+
+
+def test_a_narrative_of_a_single_letter_is_found_in_a_text_without_spaces():
+    passages = ["今天下雨了。", "新桥很好。", "人们在说话。"]
+    found = relatedness(passages, "桥")
+    assert found[1] > 0
+    assert found[0] == found[2] == 0
+    assert relatedness(passages, "!") == [0, 0, 0]

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ THREADS = 2
 SHORT, LONGEST_SHORT = 256, 60
 ARTICLE_TOKENS = 600
 ONE_BY_ONE = 32
-HELD_OUT = 2000
+HELD_OUT, HELD_OUT_NF4 = 2000, 100  # on a CPU bitsandbytes goes at some prompts a second
 MEMORY_ROWS = 5_000_000
 
 
@@ -81,14 +82,16 @@ def short_pairs(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def article(bundle: Bundle, number: int) -> list[list[int]]:
-    """Prompts of one article under so many narratives."""
+    """Prompts of one article under so many narratives, whatever the bundle's token limit."""
+    tokenizer = load_tokenizer(bundle.folder / "causal-lm")
+    encoder = Encoder(tokenizer, replace(bundle.spec, token_limit=4 * ARTICLE_TOKENS))
     pairs, text = sentences(), ""
     for sentence in dict.fromkeys(text for text, _ in pairs):
-        if len(bundle.encoder.encode(f"{text} {sentence}", None)) > ARTICLE_TOKENS:
+        if len(encoder.encode(f"{text} {sentence}", None)) > ARTICLE_TOKENS:
             break
         text = f"{text} {sentence}".strip()
     names = list(dict.fromkeys(name for _, name in pairs))[:number]
-    return bundle.encoder.encode_batch([(text, name) for name in names])
+    return encoder.encode_batch([(text, name) for name in names])
 
 
 def flops(bundle: Bundle, prompts: Sequence[Sequence[int]]) -> float:
@@ -282,34 +285,36 @@ def quantised(bundle: Bundle, corpus: Corpus) -> list[str]:
     """Macro-F1 and probabilities on held-out examples, rounded and not."""
     from sklearn.metrics import f1_score
 
-    items = list(corpus.split("test"))[:HELD_OUT]
+    items = list(corpus.split("test"))
+    items = items[:: max(1, len(items) // HELD_OUT)][:HELD_OUT]
     prompts = bundle.encoder.encode_batch([item.text for item in items])
     gold = np.array([bundle.spec.labels.index(item.example.label) for item in items])
     lines = [
         f"## Rounded weights: {len(items)} held-out examples of the project",
         "",
-        "| weights | macro-F1 | labels changed | largest change of a probability | mean change | "
-        "prompts/s |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| weights | examples | macro-F1 | of bfloat16 on the same | labels changed | largest "
+        "change of a probability | mean | prompts/s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    exact: np.ndarray | None = None
-    for name, options in {
-        "bfloat16": {},
-        "int8": {"quantize": "int8"},
-        "nf4": {"quantize": "nf4"},
-    }.items():
-        engine = bundle.engine(**options, compile=name != "nf4")
-        engine.label_logits(prompts[:64])
+    exact = np.empty((0, len(bundle.spec.labels)))
+    for scheme in ("none", "int8", "nf4"):
+        number = HELD_OUT_NF4 if scheme == "nf4" else len(prompts)
+        asked, right = prompts[-number:], gold[-number:]
+        engine = bundle.engine(quantize=scheme, compile=scheme != "nf4")
+        engine.label_logits(asked[:64])
         started = time.perf_counter()
-        found = probabilities(engine.label_logits(prompts), bundle.spec.temperature)
-        rate = len(prompts) / (time.perf_counter() - started)
-        exact = found if exact is None else exact
-        f1 = f1_score(gold, found.argmax(axis=1), average="macro")
-        changed = float((found.argmax(axis=1) != exact.argmax(axis=1)).mean())
-        off = np.abs(found - exact)
+        found = probabilities(engine.label_logits(asked), bundle.spec.temperature)
+        rate = len(asked) / (time.perf_counter() - started)
+        exact = found if scheme == "none" else exact
+        before = exact[-number:]
+        changed = float((found.argmax(axis=1) != before.argmax(axis=1)).mean())
+        off = np.abs(found - before)
+        f1, f1_before = (
+            f1_score(right, each.argmax(axis=1), average="macro") for each in (found, before)
+        )
         lines.append(
-            f"| {name} | {f1:.4f} | {changed:.1%} | {off.max():.3f} | {off.mean():.4f} | "
-            f"{rate:.1f} |"
+            f"| {'bfloat16' if scheme == 'none' else scheme} | {number} | {f1:.4f} | "
+            f"{f1_before:.4f} | {changed:.1%} | {off.max():.3f} | {off.mean():.4f} | {rate:.1f} |"
         )
     return lines
 
@@ -400,6 +405,7 @@ def main() -> None:
         lambda: memory(bundle, given.rows),
     ):
         lines += ["", *part()]
+        print("\n".join(lines), flush=True)
     save("score", lines)
 
 

@@ -3,11 +3,15 @@ memory."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["compile_for_scoring", "has_compiler"]
 
@@ -32,8 +36,13 @@ def compile_for_scoring(decoder: Any) -> Callable[[], None]:
         What undoes it.
     """
     import torch
+    from transformers.activations import GELUTanh
 
     plain = [layer.forward for layer in decoder.layers]
+    activations = [part for part in decoder.modules() if isinstance(part, GELUTanh)]
+    acts = [part.act for part in activations]
+    for part in activations if decoder.device.type == "cpu" else ():
+        part.act = _gelu
     for layer in decoder.layers:
         layer.forward = torch.compile(  # type: ignore[call-overload]
             layer.forward, dynamic=True, recompile_limit=_LIMIT
@@ -42,5 +51,19 @@ def compile_for_scoring(decoder: Any) -> Callable[[], None]:
     def undo() -> None:
         for layer, forward in zip(decoder.layers, plain, strict=True):
             layer.forward = forward
+        for part, act in zip(activations, acts, strict=True):
+            part.act = act
 
     return undo
+
+
+def _gelu(inputs: Tensor) -> Tensor:
+    """The tanh approximation of GELU, ``x / 2 * (1 + tanh(z)) = x * sigmoid(2 z)``.
+
+    Compiled, an exponential took a third of the time of a hyperbolic tangent.
+    """
+    import torch
+
+    x = inputs.float()
+    z = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return (x * torch.sigmoid(2 * z)).to(inputs.dtype)

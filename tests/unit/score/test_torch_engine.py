@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from slant.model import compiling
 from slant.model.compiling import has_compiler
 from slant.model.label_head import LabelModel
 from slant.score.torch_engine import TorchEngine
@@ -176,6 +177,14 @@ def test_compiled_layers_answer_as_plain_ones_do():
     found = engine.label_logits(asked, groups=groups)
     expected = TorchEngine.of(plain, **settings).label_logits(asked)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_activation_of_compiled_layers_is_that_of_plain_ones(dtype):
+    from transformers.activations import GELUTanh
+
+    inputs = torch.linspace(-30, 30, 2001).to(dtype)
+    torch.testing.assert_close(compiling._gelu(inputs), GELUTanh()(inputs), rtol=1e-2, atol=1e-6)
 
 
 def test_layers_that_cannot_be_compiled_run_as_they_are_and_say_so(monkeypatch):

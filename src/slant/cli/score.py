@@ -46,7 +46,7 @@ __all__ = ["add_to"]
 
 _STDOUT = "-"
 _COMPILE_FROM_BYTES = 4_000_000
-"""Compiling takes some 15 s and makes each pass a quarter faster: that is earned back after a few
+"""Compiling takes some 15 s and makes each pass a fifth faster: that is earned back after a few
 hundred thousand tokens, and a token is about four bytes of text (less where it is compressed)."""
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")

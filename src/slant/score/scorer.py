@@ -85,7 +85,7 @@ class Scorer:
             device: ``cpu``, ``cuda`` or ``mps``; None takes a GPU where there is one.
             quantize: ``none``, ``int8`` or ``nf4``; None: as the bundle was evaluated. Other than
                 that, it is another contract, with another fingerprint.
-            compile: run compiled code: some 15 s at the start, then a quarter faster on a CPU.
+            compile: run compiled code: some 15 s at the start, then a fifth faster on a CPU.
             tokens_per_batch: tokens that go through the model at once; see TorchEngine.
 
         Raises:

@@ -13,7 +13,11 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. PyTorch has a class for it on GPUs, and on CPUs only a text."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    text = str(error)
+    return any(
+        words in text
+        for words in ("can't allocate memory", "not enough memory", "MPS backend out of memory")
+    )
 
 
 def release_memory() -> None:

@@ -173,7 +173,7 @@ class _Loading:
 
         if self.device is not None:
             _check_device(self.device)
-        is_much = self.engine == "torch" and (num_bytes or 0) > _COMPILE_FROM_BYTES
+        pays = self.engine == "torch" and (num_bytes or 0) > _COMPILE_FROM_BYTES
         return Scorer.load(
             bundle,
             engine=self.engine,
@@ -181,9 +181,16 @@ class _Loading:
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,
-            compile=is_much if self.compiled is None else self.compiled,
+            compile=pays and self._can_compile() if self.compiled is None else self.compiled,
             tokens_per_batch=self.tokens_per_batch,
         )
+
+    def _can_compile(self) -> bool:
+        """Whether it is known to be faster: on a CPU, with a compiler."""
+        from slant.model.base import pick_device
+        from slant.model.compiling import has_compiler
+
+        return (self.device or pick_device()) == "cpu" and has_compiler()
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -205,6 +205,8 @@ def _describe_task(spec: TaskSpec) -> dict[str, Any]:
         "prompt": spec.template.prompt,
         "prompt_overall": spec.template.prompt_overall,
         "token_limit": spec.token_limit,
+        "long_documents": spec.long_documents,
+        "quantize": spec.quantize,
     }
 
 

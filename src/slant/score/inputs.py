@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -163,18 +162,19 @@ def find_inputs(given: Sequence[str | Path] | str | Path, columns: Columns) -> I
     if not places:
         raise UsageError("no input is given")
     found: dict[str, Source] = {}
+    ids: set[str] = set()
     left_out: list[str] = []
     named: list[Source] = []
     for place in map(str, places):
         if place == STDIN or is_url(place) or not _is_folder(place):
             source = _named_source(place)
             named.append(source)
-            _add(source, found)
+            _add(source, found, ids)
             continue
         known, unknown = _of_folder(Path(place))
         left_out += unknown
         for source in known:
-            _add(source, found)
+            _add(source, found, ids)
     for source in named:
         # A misspelt column should not cost the time that a model takes to load. Of several files a
         # damaged one is set aside, when its turn comes.
@@ -210,15 +210,23 @@ def _named_source(place: str) -> Source:
             f"{place}: is no file that can be read again",
             hint="To read a pipe, give it as standard input: --in -",
         )
-    return Source(place, place, place)
+    return Source(place, _readable(place), _readable(place))
 
 
-def _add(source: Source, found: dict[str, Source]) -> None:
+def _readable(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 become ``\\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _add(source: Source, found: dict[str, Source], ids: set[str]) -> None:
     """Add a source that is not there yet, with an id that no other has."""
     key = str(source.path.resolve()) if source.path else source.location
-    if any(other.id == source.id for other in found.values() if source.id != source.shown):
+    if key in found:
+        return
+    if source.id in ids:
         source = Source(source.location, source.shown, source.shown)
-    found.setdefault(key, source)
+    ids.add(source.id)
+    found[key] = source
 
 
 def _of_folder(folder: Path) -> tuple[list[Source], list[str]]:
@@ -234,11 +242,11 @@ def _of_folder(folder: Path) -> tuple[list[Source], list[str]]:
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts):
             continue
-        source = Source(str(path), str(path), inside.as_posix())
+        source = Source(str(path), _readable(str(path)), _readable(inside.as_posix()))
         if path.name in _OF_DATASETS:  # what Hugging Face datasets writes beside its files
             continue
         if source.format is None:
-            unknown.append(inside.as_posix())
+            unknown.append(source.id)
         elif path.is_file():  # not a pipe, which would never end
             known.append(source)
     if not known:
@@ -266,8 +274,7 @@ def check_columns(source: Source, columns: Columns) -> None:
     if source.location == STDIN:
         return
     if source.format in ("text", "html"):
-        next(read_source(source, columns), None)
-        return
+        return  # these have none
     wanted = set(columns.required())
     rows = read_rows(source.location, name=source.shown, columns=columns.required())
     for row in islice(rows, _CHECKED_ROWS):
@@ -320,13 +327,15 @@ def has_column(location: str, column: str) -> bool:
 
 def _stdin_rows(source: Source, wanted: Sequence[str]) -> Iterator[Row]:
     """Rows of JSONL as they come: none waits for a later one to be read."""
-    file: io.BufferedReader = sys.stdin.buffer  # type: ignore[assignment]
-    if file.peek(len(_UTF8_MARK)).startswith(_UTF8_MARK):
-        file.read(len(_UTF8_MARK))
     is_empty = True
-    for row in with_columns(read_jsonl(file), wanted, source.shown):
-        is_empty = False
-        yield row
+    # Not sys.stdin itself: where the program ends while a thread waits for a line, Python would
+    # stop at that file's lock and abort.
+    with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+        if file.peek(len(_UTF8_MARK)).startswith(_UTF8_MARK):
+            file.read(len(_UTF8_MARK))
+        for row in with_columns(read_jsonl(file), wanted, source.shown):
+            is_empty = False
+            yield row
     if is_empty:
         raise InputError(f"{source.shown}: is empty (no rows)")
 

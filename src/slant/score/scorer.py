@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -25,6 +24,7 @@ from slant.task.spec import TaskSpec
 __all__ = ["Refusal", "Scorer"]
 
 _CHUNK_PAIRS = 1024
+_CHUNK_CHARACTERS = 16_000_000  # three chunks are held: in use, made and in the making
 _NOT_FINITE = "the model's answer is not a number (in float16 large models overflow; try bfloat16)"
 
 
@@ -165,15 +165,16 @@ class Scorer:
     def stream(self, pairs: Iterable[Pair]) -> Iterator[Prediction | Refusal]:
         """Score any number of pairs with bounded memory; results in input order.
 
-        A pair that cannot be scored gives a Refusal in its place. Pairs are taken 1,024 at a time,
-        and read and encoded ahead in a thread of its own.
+        A pair that cannot be scored gives a Refusal in its place. Pairs are taken 1,024 at a time
+        (fewer, where their texts have more than 16 million characters), and read and encoded ahead
+        in a thread of its own: what is bound to the caller's thread, as a cursor of sqlite, must be
+        made a list first.
         """
         with closing(made_ahead(self._encoded(pairs))) as blocks:
             yield from self._outcomes(blocks)
 
     def _encoded(self, pairs: Iterable[Pair]) -> Iterator[_Encoded]:
-        iterator = iter(pairs)
-        while chunk := list(islice(iterator, _CHUNK_PAIRS)):
+        for chunk in _chunks(pairs):
             refusals: dict[int, str] = {}
 
             def refuse(place: int, error: TaskError, into: dict[int, str] = refusals) -> None:
@@ -207,6 +208,21 @@ class Scorer:
             fingerprint=fingerprint,
             decision=decide(max(row), pair.lang, self._thresholds),
         )
+
+
+def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """Pairs in order, so many together as are held at once."""
+    chunk: list[Pair] = []
+    num_characters = 0
+    for pair in pairs:
+        if not chunk or pair.text is not chunk[-1].text:  # many narratives share one text
+            num_characters += len(pair.text)
+        chunk.append(pair)
+        if len(chunk) == _CHUNK_PAIRS or num_characters >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, num_characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _torch_engine(  # noqa: PLR0917 - all of them are Scorer.load's

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from slant.errors import ModelError
 from slant.memory import is_out_of_memory, release_memory
 from slant.model.attention import use_product_attention
 from slant.model.batches import PromptBatch, make_batches
@@ -58,6 +59,7 @@ class TorchEngine:
         self.tokens_per_batch = tokens_per_batch or usual
         self._tokens_per_row = max(self.tokens_per_batch, _ROW_TOKENS)
         self._undo_compiling: Callable[[], None] | None = None
+        self._shares_rows = model.shares_rows  # asked of plain layers: compiling may fail
         if compile:
             decoder = plain_model(model.causal_lm).get_decoder()
             self._undo_compiling = compile_for_scoring(decoder)
@@ -104,9 +106,9 @@ class TorchEngine:
         what they begin with once, where the architecture allows it.
 
         Raises:
-            torch.OutOfMemoryError: memory runs out for a single prompt.
+            ModelError: memory runs out for a single prompt.
         """
-        if groups is not None and not self._model.shares_rows:
+        if not self._shares_rows:
             groups = None
         logits_NL = np.empty((len(prompts), self._model.num_labels), dtype=np.float32)
         left = list(range(len(prompts)))
@@ -133,11 +135,8 @@ class TorchEngine:
             tokens_per_row=self._tokens_per_row,
         )
         for batch in batches:
-            try:
-                found_NL = self._run(batch)
-            except Exception as error:
-                if not is_out_of_memory(error) or len(batch.members) == 1:
-                    raise
+            found_NL = self._run_if_it_fits(batch)
+            if found_NL is None:
                 self._halve(budget)
                 break
             members = [places[member] for member in batch.members]
@@ -146,6 +145,23 @@ class TorchEngine:
             if on_done:
                 on_done(len(members))
         return done
+
+    def _run_if_it_fits(self, batch: PromptBatch) -> NDArray[np.float32] | None:
+        """Logits of a batch of several prompts; None where memory runs out.
+
+        Once it has returned, nothing holds on to what the failed pass had in memory.
+        """
+        try:
+            return self._run(batch)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch.members) > 1:
+                return None
+            raise ModelError(
+                f"memory does not do for a prompt of {batch.num_tokens} tokens on {self._device}",
+                hint="Use score.quantize, a smaller model or another device.",
+            ) from error
 
     def _halve(self, budget: int) -> None:
         """Use less memory from now on, unless another thread has seen to it already."""
@@ -158,11 +174,11 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _run(self, batch: PromptBatch) -> NDArray[np.float32]:
-        on_device = batch.to(self._device)
+        on_device, was_compiled = batch.to(self._device), self._undo_compiling is not None
         try:
             logits_NL = self._model(on_device)
         except Exception as error:
-            if self._undo_compiling is None or is_out_of_memory(error):
+            if not was_compiled or is_out_of_memory(error):
                 raise
             self._stop_compiling(error)
             logits_NL = self._model(on_device)
@@ -183,5 +199,5 @@ class TorchEngine:
         several = list(make_batches(prompts, 64, self._pad_token_id))
         one = list(make_batches(prompts[:1], 64, self._pad_token_id))
         shared = make_batches(prompts, 64, self._pad_token_id, groups=[0] * len(prompts))
-        for batch in [*several, *one, *(shared if self._model.shares_rows else ())]:
+        for batch in [*several, *one, *(shared if self._shares_rows else ())]:
             self._run(batch)

@@ -90,7 +90,7 @@ class VllmEngine:
         *,
         labels: Sequence[str],
         temperature: float,
-        timeout_s: float = 600.0,
+        timeout_s: float = 120.0,
         concurrency: int = 4,
         prompts_per_request: int = 32,
         retries: Retries = Retries(),
@@ -173,20 +173,20 @@ class VllmEngine:
             self.check()
         self._check_length(max(map(len, prompts)), "a prompt")
         stop = threading.Event()
-        with ThreadPoolExecutor(self._concurrency, "slant-vllm") as pool:
-            try:
-                waiting = {
-                    pool.submit(self._classify, [list(prompts[i]) for i in members], stop): members
-                    for members in _requests(len(prompts), groups, self._prompts_per_request)
-                }
-                for future in as_completed(waiting):
-                    logits_NL[waiting[future]] = future.result()
-                    if on_done:
-                        on_done(len(waiting[future]))
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(self._concurrency, "slant-vllm")
+        try:
+            waiting = {
+                pool.submit(self._classify, [list(prompts[i]) for i in members], stop): members
+                for members in _requests(len(prompts), groups, self._prompts_per_request)
+            }
+            for future in as_completed(waiting):
+                logits_NL[waiting[future]] = future.result()
+                if on_done:
+                    on_done(len(waiting[future]))
+        finally:
+            # After an error or Ctrl-C, nobody waits for what is still on its way.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
         logits_NL *= np.float32(self._temperature)
         return logits_NL
 

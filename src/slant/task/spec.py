@@ -24,6 +24,7 @@ __all__ = ["SPEC_FILE", "TaskSpec", "tokenizer_digest"]
 SPEC_FILE = "slant.json"
 _SCHEMA = "slant.task/2"
 _LONG_DOCUMENTS = ("cut", "windows", "passages")
+_QUANTIZE = ("none", "int8", "nf4")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class TaskSpec:
             for those that are not named. Empty: nothing is decided.
 
     Raises:
-        TaskError: ``long_documents`` is none of the three.
+        TaskError: ``long_documents`` or ``quantize`` is none of these.
     """
 
     template: Template
@@ -78,6 +79,8 @@ class TaskSpec:
                 f"long_documents is {self.long_documents!r}; must be one of "
                 f"{', '.join(_LONG_DOCUMENTS)}"
             )
+        if self.quantize not in _QUANTIZE:
+            raise TaskError(f"quantize is {self.quantize!r}; must be one of {', '.join(_QUANTIZE)}")
 
     @classmethod
     def create(

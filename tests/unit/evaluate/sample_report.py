@@ -82,6 +82,8 @@ def sample_report(
             "prompt": "{document}\n\nNarrative: {narrative}\nSentiment toward the narrative:",
             "prompt_overall": "{document}\n\nOverall sentiment:",
             "token_limit": 1024,
+            "long_documents": "cut",
+            "quantize": "none",
         },
         "data": {
             "train": 3120,

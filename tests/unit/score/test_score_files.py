@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,26 @@ def test_one_id_for_two_narratives_is_an_error():
 
 
 # --- inputs --------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_no_utf_8_is_written_with_its_bytes(scorer, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name, text in {b"caf\xe9.txt": "The bridge.", b"\xff.txt": " "}.items():
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text(text)
+    outcome = score_files(scorer, folder, tmp_path / "out.jsonl")
+    assert (outcome.scored, outcome.rejected) == (1, 1)
+    assert read(tmp_path / "out.jsonl")[0]["id"] == r"caf\xe9.txt"
+    assert rejected(tmp_path / "out.jsonl")[0]["file"].endswith(r"\xff.txt")
+
+
+def test_files_of_one_name_in_two_folders_keep_ids_of_their_own(scorer, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.txt").write_text(f"text {folder}")
+    score_files(scorer, [tmp_path / "a", tmp_path / "b"], tmp_path / "out.jsonl")
+    ids = [row["id"] for row in read(tmp_path / "out.jsonl")]
+    assert ids == ["same.txt", str(tmp_path / "b" / "same.txt")]
 
 
 def test_a_folder_is_read_in_order_of_its_names_with_texts_as_documents(scorer, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from slant.errors import ModelError
 from slant.model import compiling
 from slant.model.compiling import has_compiler
 from slant.model.label_head import LabelModel
@@ -135,10 +136,11 @@ def test_memory_that_does_not_do_for_one_prompt_is_an_error(model):
 
     handle = model.register_forward_pre_hook(refuse)
     try:
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(ModelError, match="memory does not do for a prompt of") as raised:
             TorchEngine(model, PAD).label_logits(prompts())
     finally:
         handle.remove()
+    assert raised.value.hint
 
 
 def test_a_shared_row_may_be_longer_than_a_batch(model):
@@ -197,5 +199,11 @@ def test_layers_that_cannot_be_compiled_run_as_they_are_and_say_so(monkeypatch):
     monkeypatch.setattr(torch, "compile", fail)
     with pytest.warns(UserWarning, match=r"goes on without \(RuntimeError: no compiler\)"):
         engine = TorchEngine.of(tiny_model(), LABEL_IDS, PAD, compile=True)
-    expected = TorchEngine.of(tiny_model(), LABEL_IDS, PAD).label_logits(prompts())
-    np.testing.assert_array_equal(engine.label_logits(prompts()), expected)
+    plain = TorchEngine.of(tiny_model(), LABEL_IDS, PAD)
+    np.testing.assert_array_equal(engine.label_logits(prompts()), plain.label_logits(prompts()))
+    # They go on to share what they can.
+    asked = [prompts(1)[0] * 3 + rest for rest in prompts(8)]
+    np.testing.assert_array_equal(
+        engine.label_logits(asked, groups=[0] * 8), plain.label_logits(asked, groups=[0] * 8)
+    )
+    assert engine._shares_rows

@@ -215,7 +215,7 @@ def short(bundle: Bundle, python: str | None, turns: int) -> list[str]:
         f"Median of {turns} turns; ceiling {top / 1e9:.0f} GFLOP/s "
         f"({min(ceilings) / 1e9:.0f} to {max(ceilings) / 1e9:.0f}).",
         "",
-        "| system | prompts/s | slowest to fastest turn | share of the ceiling | compiled against it |",
+        "| system | prompts/s | slowest to fastest turn | share of the ceiling | compiled is |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, rates in found.items():

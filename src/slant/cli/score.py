@@ -50,7 +50,6 @@ _COMPILE_FROM_BYTES = 4_000_000
 hundred thousand tokens, and a token is about four bytes of text (less where it is compressed)."""
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
-_QUANTIZE = ("none", "int8", "nf4")
 _ENGINES = ("torch", "vllm")
 _DEVICES = re.compile(r"cpu|mps|cuda(:\d+)?")
 
@@ -138,7 +137,9 @@ class _Loading:
         _check_choice("--engine", self.engine, _ENGINES)
         _check_choice("--dtype", self.dtype, _DTYPES)
         if self.quantize is not None:
-            _check_choice("--quantize", self.quantize, _QUANTIZE)
+            from slant.task.spec import QUANTIZE
+
+            _check_choice("--quantize", self.quantize, QUANTIZE)
         if self.device is not None and not _DEVICES.fullmatch(self.device):
             raise UsageError(f"--device {self.device}: must be cpu, cuda, cuda:NUMBER or mps")
         if self.engine == "torch":

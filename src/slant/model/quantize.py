@@ -22,14 +22,12 @@ from torch import Tensor, nn
 
 from slant.errors import ModelError, did_you_mean
 from slant.model.base import quiet_transformers
+from slant.task.spec import QUANTIZE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["QUANTIZED", "Int8Linear", "quantize_layers"]
-
-QUANTIZED = ("int8", "nf4")
-"""How weights may be rounded."""
+__all__ = ["Int8Linear", "quantize_layers"]
 
 _LARGEST = 127
 # Their input is the result of a norm or of a product of elements, which compiled code rounds on the
@@ -120,10 +118,10 @@ def quantize_layers(model: PreTrainedModel, scheme: str) -> None:
     """
     if scheme == "none":
         return
-    if scheme not in QUANTIZED:
+    if scheme not in QUANTIZE:
         raise ModelError(
-            f"there is no quantisation {scheme!r}{did_you_mean(scheme, QUANTIZED)}",
-            hint=f"Choose one of none, {', '.join(QUANTIZED)}.",
+            f"there is no quantisation {scheme!r}{did_you_mean(scheme, QUANTIZE)}",
+            hint=f"Choose one of {', '.join(QUANTIZE)}.",
         )
     decoder = model.get_decoder()
     names = [name for name, part in decoder.named_modules() if isinstance(part, nn.Linear)]

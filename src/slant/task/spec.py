@@ -19,12 +19,13 @@ from slant.labels import LabelSet
 from slant.task.template import Template
 from slant.task.verbalizer import Verbalizer, find_bos
 
-__all__ = ["SPEC_FILE", "TaskSpec", "tokenizer_digest"]
+__all__ = ["QUANTIZE", "SPEC_FILE", "TaskSpec", "tokenizer_digest"]
 
 SPEC_FILE = "slant.json"
 _SCHEMA = "slant.task/2"
 _LONG_DOCUMENTS = ("cut", "windows", "passages")
-_QUANTIZE = ("none", "int8", "nf4")
+QUANTIZE = ("none", "int8", "nf4")
+"""How weights may be rounded when scoring."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class TaskSpec:
                 f"long_documents is {self.long_documents!r}; must be one of "
                 f"{', '.join(_LONG_DOCUMENTS)}"
             )
-        if self.quantize not in _QUANTIZE:
-            raise TaskError(f"quantize is {self.quantize!r}; must be one of {', '.join(_QUANTIZE)}")
+        if self.quantize not in QUANTIZE:
+            raise TaskError(f"quantize is {self.quantize!r}; must be one of {', '.join(QUANTIZE)}")
 
     @classmethod
     def create(

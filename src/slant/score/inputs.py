@@ -18,6 +18,7 @@ from slant.tables.jsonl import read_jsonl
 from slant.tables.opening import MAX_LINE_BYTES, Input, split_compression
 from slant.tables.reader import Row, count_parquet_rows, file_format, read_rows
 from slant.tables.row import with_columns
+from slant.task.normalise import normalise_text
 
 __all__ = [
     "STDIN",
@@ -29,6 +30,7 @@ __all__ = [
     "has_column",
     "listed",
     "read_source",
+    "text_problem",
 ]
 
 STDIN = "-"
@@ -312,6 +314,14 @@ def _table(source: Source, columns: Columns) -> Iterator[Row]:
         # Of these, nothing is read but what is asked for.
         wanted += [name for name in columns.optional() if has_column(source.location, name)]
     return read_rows(source.location, name=source.shown, columns=wanted)
+
+
+def text_problem(row: Row, text: Any) -> str | None:
+    """Why the ``text`` of a row cannot be used; None: it can."""
+    if row.problem:
+        return row.problem
+    is_text = isinstance(text, str) and bool(normalise_text(text).strip())
+    return None if is_text else "text is empty or not a text"
 
 
 def has_column(location: str, column: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slant.errors import InputError, UsageError
 from slant.records import Narrative
-from slant.score.inputs import has_column
+from slant.score.inputs import has_column, text_problem
 from slant.storage import BLOCK_BYTES, PATIENCE_S
 from slant.tables.opening import Input, is_cut, read_line
 from slant.tables.reader import file_format, read_rows
@@ -67,10 +67,7 @@ def _of_table(path: Path) -> Iterator[Narrative]:
     for row in read_rows(path, name=str(path), columns=columns):
         values = row.values or {}
         text, id_ = values.get("text"), values.get("id")
-        problem = row.problem
-        if not problem and not (isinstance(text, str) and normalise_text(text).strip()):
-            problem = "text is empty or not a text"
-        if problem:
+        if problem := text_problem(row, text):
             raise InputError(f"{path}: row {row.number}: {problem}", hint="Mend or remove the row.")
         yield Narrative("" if id_ is None else str(id_).strip(), str(text).strip())
 

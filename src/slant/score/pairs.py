@@ -11,10 +11,9 @@ from typing import Any, final
 
 from slant.errors import InputError, SlantError, UsageError
 from slant.records import Narrative, Pair, Prediction
-from slant.score.inputs import Columns, Inputs, Source, check_columns, read_source
+from slant.score.inputs import Columns, Inputs, Source, check_columns, read_source, text_problem
 from slant.score.scorer import Refusal, Scorer
 from slant.tables.reader import Row
-from slant.task.normalise import normalise_text
 
 __all__ = ["Asked", "Place", "Refused", "Run"]
 
@@ -125,9 +124,7 @@ class Run:
         """The pairs of one document, one after another: an engine reads its text once."""
         values = row.values or {}
         text, id_ = values.get("text"), _text(values.get("id"))
-        problem = row.problem or ""
-        if not problem and not (isinstance(text, str) and normalise_text(text).strip()):
-            problem = "text is empty or not a text"
+        problem = text_problem(row, text) or ""
         digest = hashlib.sha256(row.raw).hexdigest()
         place = Place(source.shown, row.number, id_, problem, digest)
         if problem:

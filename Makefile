@@ -48,7 +48,7 @@ mlflow: setup
 # Likewise: it wants an older transformers.
 vllm: setup
 	PYTHON=$(PYTHON) sh benchmarks/peers/setup_vllm.sh .venv-vllm
-	SLANT_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest tests/server/test_scoring_through_vllm.py
+	SLANT_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest tests/server/test_scoring_through_vllm.py tests/server/test_endpoint_through_vllm.py
 
 test: setup
 	$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
 """slant: your own model of sentiment toward a narrative, from documents to predictions.
 
 ``Project`` runs a slant.yaml; ``Scorer`` scores with the bundle that came of it, ``score_files``
-does so with files and folders. Importing slant loads neither torch nor transformers; they come with
-the first use.
+does so with files and folders; ``compare_runs`` puts evaluations side by side. Importing slant
+loads neither torch nor transformers; they come with the first use.
 """
 
 from __future__ import annotations
@@ -13,12 +13,22 @@ from slant.version import __version__
 
 if TYPE_CHECKING:
     from slant.errors import SlantError
+    from slant.evaluate.side_by_side import compare_runs
     from slant.project import Project
     from slant.records import Pair, Prediction
     from slant.score.files import score_files
     from slant.score.scorer import Scorer
 
-__all__ = ["Pair", "Prediction", "Project", "Scorer", "SlantError", "__version__", "score_files"]
+__all__ = [
+    "Pair",
+    "Prediction",
+    "Project",
+    "Scorer",
+    "SlantError",
+    "__version__",
+    "compare_runs",
+    "score_files",
+]
 
 _HOMES = {
     "Pair": "slant.records",
@@ -26,6 +36,7 @@ _HOMES = {
     "Project": "slant.project",
     "Scorer": "slant.score.scorer",
     "SlantError": "slant.errors",
+    "compare_runs": "slant.evaluate.side_by_side",
     "score_files": "slant.score.files",
 }
 

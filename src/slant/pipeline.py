@@ -245,7 +245,7 @@ class Pipeline:
         if stage == "evaluate":
             from slant.evaluate.stage import evaluate_recipe
 
-            return evaluate_recipe(self._settings, done["ingest"], self._subject())
+            return evaluate_recipe(self._settings, done["ingest"], self._subject(), self._start)
         from slant.export.stage import export_recipe
 
         return export_recipe(self._settings, done["evaluate"], done["tune"])
@@ -316,6 +316,7 @@ class Pipeline:
                 subject=self._subject(),
                 out=out,
                 progress=progress,
+                start=self._start,
             )
         from slant.export.stage import run_export
 

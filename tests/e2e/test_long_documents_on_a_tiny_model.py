@@ -37,6 +37,7 @@ def test_a_bundle_answers_for_long_documents_as_was_measured(option: str, tmp_pa
         ingest=ingest,
         subject=Subject(tune, base, base, None),
         out=tmp_path / "evaluate",
+        start=tmp_path,
         progress=progress,
     )
     bundle = run_export(
@@ -50,11 +51,14 @@ def test_a_bundle_answers_for_long_documents_as_was_measured(option: str, tmp_pa
     )
     spec = TaskSpec.load(bundle.path)
     assert spec.long_documents == option
-    pairs = [item.text for item in Corpus(ingest).split("test")]
+    test = Corpus(ingest).split("test")
+    pairs = [item.text for item in test]
+    langs = [item.document.lang for item in test]
     windows = Encoder(load_tokenizer(base.folder), spec).encode_windows(pairs)
     assert (max(map(len, windows)) > 3) == (option == "windows")
     rows = pq.read_table(evaluate.file("predictions.parquet")).to_pylist()
     measured = np.array([[row[f"p_{label}"] for label in LABELS] for row in rows])
     texts, narratives = zip(*pairs, strict=True)
-    found = Scorer.load(bundle.path, dtype="float32").predict_proba(list(texts), list(narratives))
+    scorer = Scorer.load(bundle.path, dtype="float32")
+    found = scorer.predict_proba(list(texts), list(narratives), langs)
     assert np.abs(found - measured).max() < 1e-4

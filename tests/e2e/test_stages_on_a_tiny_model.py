@@ -66,6 +66,7 @@ def work(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ingest=ingest,
         subject=Subject(tune, base, adapted, adapt),
         out=root / "evaluate",
+        start=root,
         progress=progress,
     )
     bundle = run_export(
@@ -87,14 +88,15 @@ def predictions(work: Work) -> list[dict[str, Any]]:
 def test_the_scorer_gives_the_probabilities_that_were_measured(work: Work) -> None:
     scorer = Scorer.load(work.bundle.path, dtype="float32")
     texts, narratives = zip(*(item.text for item in work.test), strict=True)
-    found = scorer.predict_proba(list(texts), list(narratives))
+    langs = [item.document.lang for item in work.test]
+    found = scorer.predict_proba(list(texts), list(narratives), langs)
     rows = predictions(work)
     measured = np.array([[row[f"p_{label}"] for label in LABELS] for row in rows])
     assert found.shape == measured.shape == (len(work.test), 3)
     assert np.abs(found - measured).max() < 1e-4
     assert np.ptp(measured, axis=0).max() > 0.05  # not one and the same answer to everything
     assert {row["fingerprint"] for row in rows} == {scorer.fingerprint}
-    answers = scorer.predict(list(texts), list(narratives))
+    answers = scorer.predict(list(texts), list(narratives), langs)
     assert [answer.label for answer in answers] == [row["label"] for row in rows]
 
 
@@ -150,7 +152,9 @@ def test_every_artifact_is_whole_and_has_the_key_of_its_recipe(work: Work) -> No
         work.shards.path: shard_recipe(SETTINGS, work.ingest, work.base),
         work.adapt.path: adapt_recipe(SETTINGS, work.shards, work.base),
         work.tune.path: tune_recipe(SETTINGS, work.shards, work.adapted),
-        work.evaluate.path: evaluate_recipe(SETTINGS, work.ingest, work.subject),
+        work.evaluate.path: evaluate_recipe(
+            SETTINGS, work.ingest, work.subject, work.evaluate.path.parent
+        ),
         work.bundle.path: export_recipe(SETTINGS, work.evaluate, work.tune),
     }
     for artifact in (work.shards, work.adapt, work.tune, work.evaluate, work.bundle):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from slant.cli import config, plan, runs, score
+from slant.cli import compare, config, plan, runs, score
 from slant.errors import SlantError
 from slant.version import __version__
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 runs.add_to(app)
+compare.add_to(app)
 score.add_to(app)
 plan.add_to(app)
 config.add_to(app)

@@ -86,7 +86,7 @@ def _show_report(project: Project, *, as_json: bool) -> None:
 
     report = project.report()
     if as_json:
-        keys = ("systems", "differences", "latency", "calibration")
+        keys = ("systems", "comparisons", "latency", "calibration", "decisions", "gate")
         typer.echo(json.dumps({key: report[key] for key in keys}, ensure_ascii=False))
         return
     print_report(report)

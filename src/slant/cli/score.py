@@ -23,6 +23,7 @@ from slant.cli.score_options import (
     IdColumnOption,
     InOption,
     LangColumnOption,
+    LangOption,
     NarrativeColumnOption,
     NarrativeOption,
     NarrativesOption,
@@ -70,6 +71,7 @@ def _score(
     id_column: IdColumnOption = None,
     narrative_column: NarrativeColumnOption = None,
     lang_column: LangColumnOption = None,
+    lang: LangOption = None,
     strict: StrictOption = False,
     engine: EngineOption = "torch",
     url: UrlOption = None,
@@ -90,12 +92,12 @@ def _score(
     loading.check()
     asked = _narratives(narrative, narratives)
     if text:
-        _score_texts(loading.load(bundle, None), text, asked, as_json=as_json)
+        _score_texts(loading.load(bundle, None), text, asked, lang, as_json=as_json)
         return
 
     from slant.score.inputs import Columns
 
-    columns = Columns(text_column, id_column, narrative_column, lang_column)
+    columns = Columns(text_column, id_column, narrative_column, lang_column, lang)
     job = _Files(source, str(target or _STDOUT), columns, asked)
     try:
         job.score(bundle, loading, strict=strict, as_json=as_json)
@@ -269,7 +271,12 @@ class _Files:
 
 
 def _score_texts(
-    scorer: Scorer, texts: Sequence[str], narratives: Sequence[Narrative], *, as_json: bool
+    scorer: Scorer,
+    texts: Sequence[str],
+    narratives: Sequence[Narrative],
+    lang: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     from slant.score.narratives import unique_narratives
     from slant.score.results import prediction_row
@@ -279,6 +286,7 @@ def _score_texts(
     predictions = scorer.predict(
         [text for text, _ in pairs],
         [narrative.text if narrative else None for _, narrative in pairs],
+        lang,
     )
     several = len(asked) > 1 or any(narrative and narrative.id for narrative in asked)
     for (text, narrative), prediction in zip(pairs, predictions, strict=True):

@@ -16,6 +16,7 @@ __all__ = [
     "IdColumnOption",
     "InOption",
     "LangColumnOption",
+    "LangOption",
     "NarrativeColumnOption",
     "NarrativeOption",
     "NarrativesOption",
@@ -86,6 +87,14 @@ NarrativeColumnOption = Annotated[
 LangColumnOption = Annotated[
     str | None,
     typer.Option("--lang-column", metavar="NAME", help="Column with languages, instead of lang."),
+]
+LangOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lang",
+        metavar="CODE",
+        help="Language (BCP 47) of documents that name none; decides which threshold holds.",
+    ),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit code 1 if anything was set aside.")

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from slant.config.evaluate_settings import EvaluateSettings
 from slant.config.ingest_settings import IngestSettings
-from slant.config.section import Location, PositiveInt, Section, Share
+from slant.config.section import Location, PositiveInt, Section
 from slant.config.training_settings import (
     AdaptSettings,
     LoraSettings,
@@ -97,33 +98,6 @@ class ShardSettings(Section):
     it they lie beside the other artifacts. `${NAME}` is replaced from the environment."""
     cache_bytes: Annotated[int, Field(ge=1 << 20)] = 10 << 30
     """Most that the local cache of shards read from a URL may take on the disk."""
-
-
-class GateBound(Section):
-    """A bound that a metric must meet."""
-
-    min: Share
-    """The metric must be at least this."""
-
-
-class EvaluateSettings(Section):
-    """What is measured and against what."""
-
-    baselines: list[Literal["prompted", "tfidf", "majority"]] = ["prompted", "tfidf", "majority"]
-    """Systems measured on the same items: the untuned base model prompted, TF-IDF with logistic
-    regression, the most frequent training label."""
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
-    """Resamples (of documents) behind every interval."""
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Confidence of the intervals."""
-    latency_documents: PositiveInt = 40
-    """Documents timed one by one, for label scoring and for generating the answer."""
-    tokens_per_batch: PositiveInt | None = None
-    """Tokens, padding included, that go through the model at once; without it 1,024 on a CPU and
-    16,384 on a GPU."""
-    gate: dict[Literal["accuracy", "macro_f1"], GateBound] = {}
-    """Bounds on the test metrics, e.g. `{macro_f1: {min: 0.7}}`; `slant evaluate` exits with 3
-    where one is not met, and nothing is exported."""
 
 
 class ScoreSettings(Section):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from slant.labels import LabelSet
 from slant.task.template import Template
 
-__all__ = ["majority", "prompted_template", "tfidf"]
+__all__ = ["majority", "on_features", "prompted_template", "tfidf"]
 
 Texts = Sequence[tuple[str, str | None]]
 
@@ -51,27 +51,48 @@ def tfidf(
     and of the narrative. The regularisation is chosen by macro-F1 on ``held``, the validation
     split. Where the training split holds one label only, that is the answer.
     """
+    if len(np.unique(train[1])) < 2:
+        return majority(train[1], len(test), num_labels)
+    features = _fit_features(train[0])
+    return on_features(
+        (features(train[0]), train[1]),
+        (features(held[0]), held[1]) if held[0] else None,
+        features(test),
+        num_labels,
+        seed,
+    )
+
+
+def on_features(
+    train: tuple[Any, NDArray[np.int64]],
+    held: tuple[Any, NDArray[np.int64]] | None,
+    test: Any,
+    num_labels: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """``(N, L)`` probabilities of logistic regression on any features, ``(N, F)``.
+
+    The regularisation is chosen by macro-F1 on ``held``. Where the training split holds one label
+    only, that is the answer.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
 
     if len(np.unique(train[1])) < 2:
-        return majority(train[1], len(test), num_labels)
-    features = _fit_features(train[0])
-    train_x = features(train[0])
-    held_x = features(held[0]) if held[0] else None
+        return majority(train[1], test.shape[0], num_labels)
     best: Any = None
     best_score = -1.0
     for strength in (1.0, 10.0, 100.0):
         model = LogisticRegression(
             C=strength, class_weight="balanced", max_iter=2000, random_state=seed
-        ).fit(train_x, train[1])
+        ).fit(*train)
         score = 0.0
-        if held_x is not None:
-            score = f1_score(held[1], model.predict(held_x), average="macro", zero_division=0)
+        if held is not None:
+            score = f1_score(held[1], model.predict(held[0]), average="macro", zero_division=0)
         if score > best_score:
             best, best_score = model, score
-    result = np.zeros((len(test), num_labels))
-    result[:, best.classes_] = best.predict_proba(features(test))
+    result = np.zeros((test.shape[0], num_labels))
+    result[:, best.classes_] = best.predict_proba(test)
     return result
 
 

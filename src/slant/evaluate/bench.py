@@ -1,12 +1,15 @@
 """The models under evaluation, asked: logits of the tuned model and of the prompted base.
 
+What they answered is kept on disk, so that a killed evaluation goes on with the next system, and
+one with other bounds or baselines asks nothing again.
+
 Shape letters: N examples, L labels.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slant.artifacts import Artifact
+from slant.artifacts import Artifact, digest_json
 from slant.config.settings import ProjectSettings
 from slant.corpus import LabelledDocument
-from slant.errors import TaskError
+from slant.errors import ModelError, TaskError
 from slant.evaluate import baselines
-from slant.evaluate.calibration import fit_temperature
+from slant.evaluate.decisions import Asked
+from slant.evaluate.embedding import embed
+from slant.evaluate.gold import document_key
 from slant.evaluate.latency import measure_latency
-from slant.evaluate.report import Measured
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer, pick_device, resolve_dtype
 from slant.model.tuned import load_tuned_merged
 from slant.progress import Progress
@@ -53,15 +57,20 @@ class Subject:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What the tuned model answered on the test split, and what was found out on the way.
+    """What the tuned model answered, before calibration, and what that took.
 
-    ``logits_NL`` are those of the test split, before calibration.
+    Attributes:
+        validation: on the validation split.
+        calibration: on the calibration split.
+        test: on the test split.
+        seconds: for the test split.
+        latency: of one document at a time; the report's ``latency``.
     """
 
-    measured: Measured
-    temperature: float
-    num_calibration: int
-    logits_NL: Logits  # noqa: N815
+    validation: Asked
+    calibration: Asked
+    test: Asked
+    seconds: float
     latency: dict[str, Any]
 
 
@@ -93,9 +102,12 @@ class Bench:
         return kept
 
     def tuned(
-        self, calibration: Sequence[LabelledDocument], test: Sequence[LabelledDocument]
+        self,
+        validation: Sequence[LabelledDocument],
+        calibration: Sequence[LabelledDocument],
+        test: Sequence[LabelledDocument],
     ) -> Tuned:
-        """The tuned model's answers, its temperature and its latency."""
+        """The tuned model's answers and its latency."""
         causal_lm = load_tuned_merged(
             self._subject.adapted.folder,
             self._subject.tune.path,
@@ -104,10 +116,9 @@ class Bench:
             device=self._device,
         )
         engine = self._engine(causal_lm, self.spec)
-        calibration_logits, _ = self._logits("calibration", engine, self._encoder, calibration)
-        test_logits, seconds = self._logits("tuned", engine, self._encoder, test)
-        gold = np.array([self.spec.labels.index(item.example.label) for item in calibration])
-        temperature = fit_temperature(calibration_logits, gold.astype(np.int64))
+        calibration_logits, _ = self._logits("calibration", engine, self.spec, calibration)
+        validation_logits, _ = self._logits("validation", engine, self.spec, validation)
+        test_logits, seconds = self._logits("tuned", engine, self.spec, test)
         # Every n-th: files are often sorted by language or length.
         step = max(1, len(test) // self._settings.evaluate.latency_documents)
         timed = test[::step][: self._settings.evaluate.latency_documents]
@@ -116,25 +127,32 @@ class Bench:
             causal_lm, engine, windows, self.spec.pad_token_id, self._progress
         )
         return Tuned(
-            Measured(
-                "tuned",
-                "Tuned model",
-                f"{self.spec.base}, fine-tuned on the training split; label logits at the last "
-                "prompt token, temperature fitted on the calibration split",
-                probabilities(test_logits, temperature),
-                seconds,
-            ),
-            temperature,
-            len(calibration),
-            test_logits,
+            self._asked(validation_logits, validation),
+            self._asked(calibration_logits, calibration),
+            self._asked(test_logits, test),
+            seconds,
             {**latency, "dtype": str(self._dtype).removeprefix("torch.")},
         )
 
-    def prompted(self, test: Sequence[LabelledDocument]) -> Measured:
-        """The untouched base model, asked with a zero-shot prompt.
+    def _asked(self, logits_NL: Logits, items: Sequence[LabelledDocument]) -> Asked:
+        if num_bad := int((~np.isfinite(logits_NL).all(axis=1)).sum()):
+            raise ModelError(
+                f"the tuned model's answer is not a number for {num_bad} of {len(items)} documents",
+                hint="In float16 large models overflow: try model.dtype: bfloat16 or float32.",
+            )
+        gold = [self.spec.labels.index(item.example.label) for item in items]
+        return Asked(
+            logits_NL,
+            np.array(gold, dtype=np.int64),
+            [item.document.lang for item in items],
+            [item.document.cluster or document_key(item) for item in items],
+        )
+
+    def prompted(self, test: Sequence[LabelledDocument]) -> tuple[NDArray[np.float64], float]:
+        """``(N, L)`` probabilities of the untouched base model, asked with a zero-shot prompt.
 
         It is given its best chance: only the label words can be answered, so that no answer is
-        lost for being unreadable.
+        lost for being unreadable. The seconds that it took come with them.
         """
         words = self.spec.verbalizer.words
         template = baselines.prompted_template(self.spec.labels, words)
@@ -153,16 +171,15 @@ class Bench:
         causal_lm = load_causal_lm(
             self._subject.base.folder, dtype=self._dtype, device=self._device
         )
-        logits_NL, seconds = self._logits(
-            "prompted", self._engine(causal_lm, spec), Encoder(self._tokenizer, spec), test
-        )
-        return Measured(
-            "prompted",
-            "Same base, prompted",
+        engine = self._engine(causal_lm, spec)
+        logits_NL, seconds = self._logits("prompted", engine, spec, test)
+        return probabilities(logits_NL, 1.0), seconds
+
+    def about_prompted(self) -> str:
+        """What ``prompted`` does, for people."""
+        return (
             f"{self.spec.base} as it comes, asked with a zero-shot prompt; the most probable label "
-            "word counts, so no answer is unreadable",
-            probabilities(logits_NL, 1.0),
-            seconds,
+            "word counts, so no answer is unreadable"
         )
 
     def _wording(self, template: Template) -> int:
@@ -182,24 +199,65 @@ class Bench:
         )
 
     def _logits(
-        self, name: str, engine: TorchEngine, encoder: Encoder, items: Sequence[LabelledDocument]
+        self, name: str, engine: TorchEngine, spec: TaskSpec, items: Sequence[LabelledDocument]
     ) -> tuple[Logits, float]:
         """``(N, L)`` logits and the seconds they took, from disk if they were made before."""
-        kept = self._scores / f"{name}.npz"
+        encoder = Encoder(self._tokenizer, spec)
+
+        def compute() -> Logits:
+            with self._progress.task(f"score {name}", len(items), "documents") as task:
+                texts = [item.text for item in items]
+
+                def refuse(place: int, error: TaskError) -> None:
+                    name = f"document {items[place].document.id}"
+                    raise TaskError(f"{name}: {error.message}", hint=error.hint) from error
+
+                return pair_logits(engine, encoder, texts, task.advance, on_refused=refuse)
+
+        return self._kept(name, spec, items, compute)
+
+    def _kept(
+        self,
+        name: str,
+        spec: TaskSpec,
+        items: Sequence[LabelledDocument],
+        compute: Callable[[], NDArray[np.float32]],
+    ) -> tuple[NDArray[np.float32], float]:
+        """What was computed for these items, and the seconds it took: from disk if it is there."""
+        key = digest_json(
+            {
+                "fingerprint": spec.fingerprint,
+                "tune": self._subject.tune.digest,
+                "dtype": str(self._dtype),
+                "items": [(item.document.digest, *item.text) for item in items],
+            }
+        )
+        kept = self._scores / f"{name}-{key[:16]}.npz"
         if kept.exists():
             with np.load(kept) as stored:
-                return stored["logits"], float(stored["seconds"])
+                return stored["values"], float(stored["seconds"])
         started = time.perf_counter()
-        with self._progress.task(f"score {name}", len(items), "documents") as task:
-            texts = [item.text for item in items]
-
-            def refuse(place: int, error: TaskError) -> None:
-                name = f"document {items[place].document.id}"
-                raise TaskError(f"{name}: {error.message}", hint=error.hint) from error
-
-            logits_NL = pair_logits(engine, encoder, texts, task.advance, on_refused=refuse)
+        values = compute()
         seconds = time.perf_counter() - started
+        for old in self._scores.glob(f"{name}-*.npz"):
+            old.unlink()
         partial = kept.with_suffix(".partial.npz")
-        np.savez(partial, logits=logits_NL, seconds=np.float64(seconds))
+        np.savez(partial, values=values, seconds=np.float64(seconds))
         partial.replace(kept)
-        return logits_NL, seconds
+        return values, seconds
+
+    def embeddings(
+        self, items: Sequence[LabelledDocument], split: str
+    ) -> tuple[NDArray[np.float32], float]:
+        """``(N, H)``: what the untouched base model makes of each prompt (see ``embedding``), and
+        the seconds that took."""
+
+        def compute() -> NDArray[np.float32]:
+            causal_lm = load_causal_lm(
+                self._subject.base.folder, dtype=self._dtype, device=self._device
+            )
+            prompts = [self._encoder.encode_prompt(self._encoder.prompt(*i.text)) for i in items]
+            with self._progress.task(f"embed {split}", len(items), "documents") as task:
+                return embed(causal_lm, prompts, self.spec.pad_token_id, task.advance)
+
+        return self._kept(f"embedding-{split}", self.spec, items, compute)

@@ -1,216 +1,286 @@
-"""report.json: arrays and facts in, one JSON value out. docs/report-schema.md describes it."""
+"""report.json: arrays and facts in, one JSON value out. docs/report-schema.md describes it.
+
+Shape letters: N examples, L labels, R resamples, P columns of a confusion matrix.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slant.corpus import LabelledDocument
+from slant.evaluate.comparison import compare_systems
+from slant.evaluate.gold import Gold
 from slant.evaluate.metrics import (
-    Resamples,
+    NO_ANSWER,
+    Reliability,
     accuracy,
-    brier,
+    auroc,
+    brier_scores,
     confusion,
     f1_per_label,
-    interval,
     macro_f1,
+    mcc,
+    mean_f1_of,
+    predicted_labels,
     reliability,
 )
-from slant.labels import LabelSet
-from slant.records import OVERALL
+from slant.evaluate.resampling import (
+    FEW_DOCUMENTS,
+    FEW_FOR_BELIEFS,
+    Interval,
+    Resamples,
+    area_interval,
+    error_interval,
+    figure,
+    share_interval,
+)
 
-__all__ = ["REPORT_SCHEMA", "Measured", "Measurement", "compare"]
+__all__ = ["REPORT_SCHEMA", "Measured", "Measurement", "compare", "reliability_bins"]
 
-REPORT_SCHEMA = "slant.report/1"
-_FEW = 10
-_MISTAKES = 50
+REPORT_SCHEMA = "slant.report/2"
+NEUTRAL = "neutral"
+_MOST_SLICES = 200
+_MISTAKES = 400
 _MISTAKE_CHARACTERS = 600
-_SLICES: Mapping[str, Callable[[LabelledDocument], str]] = {
-    "lang": lambda item: item.document.lang or "und",
-    "source": lambda item: item.document.source or "other",
-    "narrative": lambda item: item.narrative.text if item.narrative else OVERALL,
-}
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
+@final
 @dataclass(frozen=True)
 class Measured:
-    """One system's answers on the test split: ``probabilities_NL`` is ``(N, L)``.
+    """One system's answers on the test split, and what they took.
 
-    ``confident`` says whether the probabilities are the system's own degree of belief, so that a
-    reliability diagram makes sense.
+    Attributes:
+        kind: ``tuned``, ``prompted``, ``tfidf``, ``embedding``, ``majority``, ``endpoint``,
+            ``bundle`` or ``predictions``.
+        name: for people.
+        description: for people.
+        probabilities_NL: ``(N, L)``; a row of NaN where there is no answer.
+        seconds: that it took to answer, None where that is not known.
+        confident: whether the probabilities are the system's own degree of belief, so that a
+            reliability diagram makes sense.
+        missing: why answers are missing: ``unreadable``, ``refused``, ``failed``; their counts.
+        latency: ``p50`` and ``p95`` of one document at a time, ms.
+        cost: ``usd``, ``usd_per_1000``, ``basis``.
+        tokens: ``input``, ``output``.
     """
 
-    id: str
+    kind: str
     name: str
     description: str
-    probabilities_NL: NDArray[np.float64]  # noqa: N815
-    seconds: float
+    probabilities_NL: Floats  # noqa: N815
+    seconds: float | None = None
     confident: bool = True
+    missing: Mapping[str, int] = field(default_factory=dict)
+    latency: Mapping[str, float] | None = None
+    cost: Mapping[str, Any] | None = None
+    tokens: Mapping[str, int] | None = None
+
+    @property
+    def id(self) -> str:
+        """Unlike any other system's of a report."""
+        named = self.kind in ("endpoint", "bundle", "predictions")
+        return f"{self.kind}:{self.name}" if named else self.kind
 
 
+@final
 class Measurement:
-    """The test split, and how every system is measured on it.
+    """How every system is measured on the test split.
 
     Args:
-        items: N test examples.
-        labels: the task's labels.
-        bootstrap: number of resamples.
+        gold: the test split.
+        bootstrap: number of resamples R.
         confidence: of the intervals.
         seed: of the resamples.
     """
 
-    def __init__(
-        self,
-        items: Sequence[LabelledDocument],
-        labels: LabelSet,
-        *,
-        bootstrap: int,
-        confidence: float,
-        seed: int,
-    ) -> None:
-        self.items = items
-        self.labels = labels
-        self.gold_N = np.array([labels.index(item.example.label) for item in items], dtype=np.int64)
-        texts: dict[str, int] = {}
-        self._document_N = np.array(
-            [
-                texts.setdefault(item.document.digest or item.document.id, len(texts))
-                for item in items
-            ],
-            dtype=np.int64,
-        )
-        self.num_documents = len(texts)
-        self._bootstrap, self._confidence, self._seed = bootstrap, confidence, seed
+    def __init__(self, gold: Gold, *, bootstrap: int, confidence: float, seed: int) -> None:
+        self.gold = gold
+        self.confidence = confidence
+        self._bootstrap, self._seed = bootstrap, seed
+        names = list(gold.labels)
+        polar = [place for place, name in enumerate(names) if name != NEUTRAL]
+        self._polar = polar if len(polar) < len(names) and len(polar) > 1 else None
+
+    def resamples(self, rows: Ints | slice) -> Resamples:
+        """Draws of the documents of some rows: the same for every system."""
+        return Resamples(self.gold.document_N[rows], self._bootstrap, self._seed)
 
     def system(self, measured: Measured) -> dict[str, Any]:
         """Everything the report says of one system."""
-        predicted_N = measured.probabilities_NL.argmax(axis=1)
-        everything = np.arange(len(self.gold_N))
+        gold_N, predicted_N = self.gold.gold_N, predicted_labels(measured.probabilities_NL)
+        num_missing = int((predicted_N == NO_ANSWER).sum())
+        missing = {"unreadable": 0, "refused": 0, "failed": 0, **measured.missing}
+        missing["unreadable"] += num_missing - sum(missing.values())
         return {
             "id": measured.id,
+            "kind": measured.kind,
             "name": measured.name,
             "description": measured.description,
-            "overall": self._metrics(predicted_N, everything),
+            "overall": self.metrics(measured, slice(None)),
             "slices": {
                 name: {
-                    value: self._metrics(predicted_N, rows)
-                    for value, rows in self._slices(key).items()
+                    value: self.metrics(measured, rows)
+                    for value, rows in slices.largest(_MOST_SLICES)
                 }
-                for name, key in _SLICES.items()
+                for name, slices in self.gold.slices.items()
             },
-            "confusion": confusion(self.gold_N, predicted_N, len(self.labels)).tolist(),
+            "confusion": confusion(gold_N, predicted_N, len(self.gold.labels)).tolist(),
             "reliability": self._reliability(measured) if measured.confident else None,
-            "seconds": round(measured.seconds, 2),
+            "answers": {"answered": len(gold_N) - num_missing, **missing},
+            "seconds": None if measured.seconds is None else round(measured.seconds, 2),
+            "latency": measured.latency,
+            "cost": measured.cost,
+            "tokens": measured.tokens,
         }
 
-    def difference(self, better: Measured, worse: Measured) -> dict[str, float]:
-        """Macro-F1 of the one minus that of the other, with its paired bootstrap interval."""
-        resamples = self._resamples(np.arange(len(self.gold_N)))
-        values, samples = [], []
-        for measured in (better, worse):
-            predicted_N = measured.probabilities_NL.argmax(axis=1)
-            values.append(float(macro_f1(confusion(self.gold_N, predicted_N, len(self.labels)))))
-            samples.append(
-                macro_f1(resamples.confusions(self.gold_N, predicted_N, len(self.labels)))
-            )
-        low, high = interval(samples[0] - samples[1], self._confidence)
-        return {"value": _round(values[0] - values[1]), "low": _round(low), "high": _round(high)}
+    def metrics(self, measured: Measured, rows: Ints | slice) -> dict[str, Any]:
+        """A metrics object of some rows."""
+        gold_N = self.gold.gold_N[rows]
+        predicted_N = predicted_labels(measured.probabilities_NL[rows])
+        num_labels = len(self.gold.labels)
+        matrix = confusion(gold_N, predicted_N, num_labels)
+        resamples = self.resamples(rows)
+        num_documents = resamples.num_documents
+        draws = None
+        if num_documents >= FEW_DOCUMENTS:
+            draws = resamples.confusions(gold_N, predicted_N[None], num_labels)
 
-    def mistakes(self, measured: Measured) -> list[dict[str, Any]]:
-        """The wrong answers, the most confident first."""
-        predicted_N = measured.probabilities_NL.argmax(axis=1)
-        confidence_N = measured.probabilities_NL.max(axis=1)
-        wrong = np.flatnonzero(predicted_N != self.gold_N)
-        chosen = wrong[np.argsort(-confidence_N[wrong], kind="stable")][:_MISTAKES]
-        return [self._mistake(int(row), measured.probabilities_NL[row]) for row in chosen]
+        def of(metric: Callable[[NDArray[Any]], Floats]) -> dict[str, Any]:
+            bounds = None
+            if draws is not None:
+                bounds = draws.interval(lambda m: metric(m[..., 0, :, :]), self.confidence)
+            return figure(float(metric(matrix)), bounds)
 
-    def _mistake(self, row: int, probabilities_L: NDArray[np.float64]) -> dict[str, Any]:
-        item = self.items[row]
-        text = item.document.text
-        if len(text) > _MISTAKE_CHARACTERS:
-            text = text[:_MISTAKE_CHARACTERS].rstrip() + "…"
-        return {
-            "document_id": item.document.id,
-            "text": text,
-            "lang": item.document.lang,
-            "source": item.document.source,
-            "narrative": item.narrative.text if item.narrative else None,
-            "gold": item.example.label,
-            "predicted": self.labels[int(probabilities_L.argmax())],
-            "confidence": _round(float(probabilities_L.max())),
-            "probabilities": {
-                label: _round(float(p))
-                for label, p in zip(self.labels, probabilities_L, strict=True)
-            },
-        }
-
-    def _slices(self, key: Callable[[LabelledDocument], str]) -> dict[str, NDArray[np.int64]]:
-        rows: dict[str, list[int]] = {}
-        for row, item in enumerate(self.items):
-            rows.setdefault(key(item), []).append(row)
-        return {value: np.array(rows[value], dtype=np.int64) for value in sorted(rows)}
-
-    def _resamples(self, rows: NDArray[np.int64]) -> Resamples:
-        return Resamples(self._document_N[rows], self._bootstrap, self._seed)
-
-    def _metrics(self, predicted_N: NDArray[np.int64], rows: NDArray[np.int64]) -> dict[str, Any]:
-        num_labels = len(self.labels)
-        gold, predicted = self.gold_N[rows], predicted_N[rows]
-        matrix = confusion(gold, predicted, num_labels)
-        samples = None
-        if len(rows) >= _FEW:
-            samples = self._resamples(rows).confusions(gold, predicted, num_labels)
-
-        def figure(metric: Callable[[NDArray[Any]], NDArray[np.float64]]) -> dict[str, Any]:
-            low = high = None
-            if samples is not None:
-                low, high = (_round(x) for x in interval(metric(samples), self._confidence))
-            return {"value": _round(float(metric(matrix))), "low": low, "high": high}
-
-        return {
-            "count": len(rows),
-            "accuracy": figure(accuracy),
-            "macro_f1": figure(macro_f1),
+        found = {
+            "count": len(gold_N),
+            "documents": num_documents,
+            "accuracy": of(accuracy),
+            "macro_f1": of(macro_f1),
             "f1": {
-                label: _round(float(f1))
-                for label, f1 in zip(self.labels, f1_per_label(matrix), strict=True)
+                label: of(lambda m, place=place: f1_per_label(m)[..., place])  # type: ignore[misc]
+                for place, label in enumerate(self.gold.labels)
             },
+            "f1_polar": of(lambda m: mean_f1_of(m, self._polar or ())) if self._polar else None,
+            "mcc": of(mcc),
+            **self._beliefs(measured, rows),
+        }
+        share = found["accuracy"]["value"]
+        if draws is not None and share in (0.0, 1.0):
+            # No resample differs from any other; the number of documents still bounds it.
+            bounds = share_interval(round(share * num_documents), num_documents, self.confidence)
+            found["accuracy"] = figure(share, bounds)
+        return found
+
+    def _beliefs(self, measured: Measured, rows: Ints | slice) -> dict[str, Any]:
+        """What is made from probabilities, of the answered rows."""
+        probabilities_NL = measured.probabilities_NL[rows]
+        answered_N = np.isfinite(probabilities_NL).all(axis=1)
+        if not measured.confident or not answered_N.any():
+            return dict.fromkeys(("auroc", "ece", "brier"))
+        probabilities_NL = probabilities_NL[answered_N]
+        gold_N = self.gold.gold_N[rows][answered_N]
+        document_N = self.gold.document_N[rows][answered_N]
+        resamples = Resamples(document_N, self._bootstrap, self._seed)
+        scores_N = brier_scores(probabilities_NL, gold_N)
+        bounds: dict[str, Interval] = dict.fromkeys(("ece", "brier"))
+        if resamples.num_documents >= FEW_FOR_BELIEFS:
+            right_N = probabilities_NL.argmax(axis=1) == gold_N
+            errors = resamples.calibrations(probabilities_NL.max(axis=1), right_N)
+            bounds["ece"] = error_interval(errors, self.confidence)
+            sums = resamples.sums(scores_N, top=2.0)
+            bounds["brier"] = sums.interval(lambda m: m[..., 0] / m[..., 1], self.confidence)
+        area = auroc(probabilities_NL, gold_N)
+        return {
+            "auroc": area and figure(area.value, area_interval(area, document_N, self.confidence)),
+            "ece": figure(reliability(probabilities_NL, gold_N).ece, bounds["ece"]),
+            "brier": figure(float(scores_N.mean()), bounds["brier"]),
         }
 
     def _reliability(self, measured: Measured) -> dict[str, Any]:
-        found = reliability(measured.probabilities_NL, self.gold_N)
-        bins = []
-        for i, count in enumerate(found.counts.tolist()):
-            bins.append(
-                {
-                    "low": i / len(found.counts),
-                    "high": (i + 1) / len(found.counts),
-                    "count": count,
-                    "confidence": _round(float(found.confidence[i])) if count else None,
-                    "accuracy": _round(float(found.accuracy[i])) if count else None,
-                }
-            )
+        answered_N = np.isfinite(measured.probabilities_NL).all(axis=1)
+        found = reliability(measured.probabilities_NL[answered_N], self.gold.gold_N[answered_N])
+        return {"bins": reliability_bins(found)}
+
+    def mistakes(self, measured: Measured) -> dict[str, Any]:
+        """The wrong answers, the most confident first; all languages get their turn."""
+        predicted_N = predicted_labels(measured.probabilities_NL)
+        confidence_N = measured.probabilities_NL.max(axis=1)
+        is_wrong_N = (predicted_N != self.gold.gold_N) & (predicted_N != NO_ANSWER)
+        wrong = np.flatnonzero(is_wrong_N)
+        wrong = wrong[np.argsort(-confidence_N[wrong], kind="stable")]
+        # The n-th of every language comes before the n+1-th of any.
+        lang_N = self.gold.slices["lang"].code_N[wrong]
+        by_lang = np.argsort(lang_N, kind="stable")
+        starts = np.searchsorted(lang_N[by_lang], lang_N)
+        turn = np.empty(len(wrong), dtype=np.int64)
+        turn[by_lang] = np.arange(len(wrong))
+        chosen = np.sort(np.argsort(turn - starts, kind="stable")[:_MISTAKES])
         return {
-            "ece": _round(found.ece),
-            "brier": _round(brier(measured.probabilities_NL, self.gold_N)),
-            "bins": bins,
+            "mistakes": [self._mistake(int(row), measured) for row in wrong[chosen]],
+            "num_mistakes": len(wrong),
+        }
+
+    def _mistake(self, row: int, measured: Measured) -> dict[str, Any]:
+        probabilities_L = measured.probabilities_NL[row]
+        shown = self.gold.show(row)
+        text = shown["text"]
+        if len(text) > _MISTAKE_CHARACTERS:
+            text = text[:_MISTAKE_CHARACTERS].rstrip() + "…"
+        labels = self.gold.labels
+        return {
+            **shown,
+            "text": text,
+            "gold": labels[int(self.gold.gold_N[row])],
+            "predicted": labels[int(probabilities_L.argmax())],
+            "confidence": _round(float(probabilities_L.max())),
+            "probabilities": {
+                label: _round(float(p)) for label, p in zip(labels, probabilities_L, strict=True)
+            },
         }
 
 
 def compare(measurement: Measurement, systems: Sequence[Measured]) -> dict[str, Any]:
-    """The report's ``systems`` (the first is the tuned one), ``differences`` and ``mistakes``."""
+    """The report's ``systems`` (the first is the tuned one), ``comparisons`` and ``mistakes``."""
+    tuned, *others = systems
     return {
         "systems": [measurement.system(system) for system in systems],
-        "differences": [
-            {"system": other.id, "macro_f1": measurement.difference(systems[0], other)}
-            for other in systems[1:]
+        "comparisons": [
+            {
+                "system": other.id,
+                **compare_systems(
+                    measurement.gold,
+                    predicted_labels(tuned.probabilities_NL),
+                    predicted_labels(other.probabilities_NL),
+                    resamples=measurement.resamples,
+                    confidence=measurement.confidence,
+                ),
+            }
+            for other in others
         ],
-        "mistakes": measurement.mistakes(systems[0]),
+        **measurement.mistakes(tuned),
     }
+
+
+def reliability_bins(found: Reliability) -> list[dict[str, Any]]:
+    """The bins of a reliability diagram, as the report has them."""
+    num_bins = len(found.counts)
+    return [
+        {
+            "low": i / num_bins,
+            "high": (i + 1) / num_bins,
+            "count": count,
+            "confidence": _round(float(found.confidence[i])) if count else None,
+            "accuracy": _round(float(found.accuracy[i])) if count else None,
+        }
+        for i, count in enumerate(found.counts.tolist())
+    ]
 
 
 def _round(value: float) -> float:

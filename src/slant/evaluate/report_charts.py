@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = [
     "Line",
     "LineChart",
     "Row",
+    "by_numbers",
     "comparison",
     "confusion",
     "label_groups",
@@ -92,27 +94,27 @@ def _bar(figure: Figure, kind: str, name: str) -> Bar:
 
 def comparison(report: Mapping[str, Any]) -> list[Group]:
     """Macro-F1 and accuracy of every system; the note is the difference to the tuned model."""
-    differences = words.differences(report)
+    compared = {entry["system"]: entry for entry in report["comparisons"]}
     groups = []
     for system in report["systems"]:
-        overall, difference = system["overall"], differences.get(system["id"])
+        overall, entry = system["overall"], compared.get(system["id"])
         groups.append(
             Group(
                 name=system["name"],
-                note=_beside(difference) if difference else "",
+                note=_beside(entry) if entry else "",
                 bars=(
-                    _bar(overall["macro_f1"], system["id"], "Macro-F1"),
-                    _bar(overall["accuracy"], system["id"], "Accuracy"),
+                    _bar(overall["macro_f1"], system["kind"], "Macro-F1"),
+                    _bar(overall["accuracy"], system["kind"], "Accuracy"),
                 ),
-                outcome=words.outcome(difference) if difference else "",
+                outcome=entry["outcome"] if entry else "",
             )
         )
     return groups
 
 
-def _beside(difference: Figure) -> str:
-    is_clear = words.outcome(difference) != "unclear"
-    return f"{'tuned is ' if is_clear else ''}{words.versus(difference)}"
+def _beside(entry: Mapping[str, Any]) -> str:
+    is_clear = entry["outcome"] != "unclear"
+    return f"{'tuned is ' if is_clear else ''}{words.versus(entry)}"
 
 
 def language_groups(systems: Sequence[System]) -> list[Group]:
@@ -124,29 +126,25 @@ def language_groups(systems: Sequence[System]) -> list[Group]:
             bars=tuple(
                 _bar(
                     system["slices"]["lang"][code]["macro_f1"],
-                    system["id"],
+                    system["kind"],
                     words.short_name(system),
                 )
                 for system in systems
                 if code in system["slices"]["lang"]
             ),
         )
-        for code, metrics in _by_count(systems[0]["slices"]["lang"])
+        for code, metrics in _sorted(systems[0]["slices"]["lang"])
     ]
 
 
 def label_groups(systems: Sequence[System], labels: Iterable[str]) -> list[Group]:
-    """F1 of every system for every label; report.json holds no interval for these."""
+    """F1 of every system for every label."""
     return [
         Group(
             name=label,
             note="",
             bars=tuple(
-                _bar(
-                    {"value": system["overall"]["f1"][label], "low": None, "high": None},
-                    system["id"],
-                    words.short_name(system),
-                )
+                _bar(system["overall"]["f1"][label], system["kind"], words.short_name(system))
                 for system in systems
             ),
         )
@@ -154,10 +152,15 @@ def label_groups(systems: Sequence[System], labels: Iterable[str]) -> list[Group
     ]
 
 
-def slice_rows(systems: Sequence[System], attribute: str, name: Callable[[str], str]) -> list[Row]:
-    """One row per value of ``attribute``, the largest slice first."""
+def slice_rows(
+    systems: Sequence[System],
+    attribute: str,
+    name: Callable[[str], str],
+    order: Callable[[str], Any] | None = None,
+) -> list[Row]:
+    """One row per value of ``attribute``: by ``order``, or the largest slice first."""
     rows = []
-    for value, metrics in _by_count(systems[0]["slices"][attribute]):
+    for value, metrics in _sorted(systems[0]["slices"][attribute], order):
         found = [system["slices"][attribute].get(value) for system in systems]
         rows.append(
             Row(
@@ -173,16 +176,27 @@ def slice_rows(systems: Sequence[System], attribute: str, name: Callable[[str], 
     return rows
 
 
-def _by_count(slices: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted(slices.items(), key=lambda item: (-item[1]["count"], item[0]))
+def _sorted(
+    slices: Mapping[str, Any], order: Callable[[str], Any] | None = None
+) -> list[tuple[str, Any]]:
+    return sorted(
+        slices.items(),
+        key=lambda item: (0 if order else -item[1]["count"], order(item[0]) if order else item[0]),
+    )
+
+
+def by_numbers(value: str) -> tuple[float, ...]:
+    """Order of lengths such as ``under 140`` and ``500 to 1,999``: by the numbers in them."""
+    return tuple(float(number) for number in re.findall(r"\d+", value.replace(",", "")))
 
 
 def confusion(matrix: Sequence[Sequence[int]]) -> list[list[Cell]]:
-    """Rows gold, columns predicted."""
+    """Rows gold, columns predicted; the last column is left out where all have an answer."""
+    columns = len(matrix) + any(counts[-1] for counts in matrix)
     return [
         [
             Cell(count, count / sum(counts) if count else 0.0, right=gold == predicted)
-            for predicted, count in enumerate(counts)
+            for predicted, count in enumerate(counts[:columns])
         ]
         for gold, counts in enumerate(matrix)
     ]
@@ -196,10 +210,11 @@ def worst_confusion(
         (
             (count, gold, predicted)
             for gold, counts in enumerate(matrix)
-            for predicted, count in enumerate(counts)
+            for predicted, count in enumerate(counts[: len(labels)])
             if gold != predicted
         ),
         key=lambda cell: cell[0],
+        default=(0, 0, 0),
     )
     if not count:
         return None

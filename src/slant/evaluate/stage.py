@@ -1,8 +1,8 @@
 """Stage ``evaluate``: measure the tuned model and its baselines on the held-out test split.
 
-Writes ``report.json``, ``report.html``, ``calibration.json``, ``predictions.parquet`` and
-``slant.json`` (the task contract, calibrated). What the models answered is kept in ``scores/``
-as it comes, so that a killed evaluation goes on with the next system.
+Writes ``report.json``, ``report.html``, ``report.md``, ``calibration.json``,
+``predictions.parquet`` and ``slant.json`` (the task contract, calibrated, with thresholds). What
+models answered is kept beside it, in ``scores/`` and ``answers.sqlite``.
 """
 
 from __future__ import annotations
@@ -10,41 +10,61 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from slant.artifacts import Artifact, Recipe, build, load, write_atomically
-from slant.config.settings import EvaluateSettings, ProjectSettings
+from slant.artifacts import Artifact, Recipe, build, digest_file, load, write_atomically
+from slant.config.settings import ProjectSettings
 from slant.corpus import Corpus, LabelledDocument
 from slant.errors import InputError
-from slant.evaluate import baselines
 from slant.evaluate.bench import Bench, Subject, Tuned
-from slant.evaluate.metrics import reliability
+from slant.evaluate.calibration import Temperatures
+from slant.evaluate.decisions import (
+    Promise,
+    calibrate,
+    describe_calibration,
+    find_decisions,
+)
+from slant.evaluate.gates import check_gate, unmet
+from slant.evaluate.gold import gold_of
+from slant.evaluate.predictions import write_predictions
 from slant.evaluate.report import REPORT_SCHEMA, Measured, Measurement, compare
 from slant.evaluate.report_html import render_report
+from slant.evaluate.report_markdown import render_markdown
+from slant.evaluate.systems import Trial, local_cost, measure_others
 from slant.model.base import resolve_dtype
 from slant.progress import Progress
 from slant.score.decision import probabilities
+from slant.storage import is_url
 from slant.task.spec import TaskSpec
 from slant.track.trackers import log_report
 from slant.version import __version__
 
-__all__ = ["Subject", "evaluate_recipe", "run_evaluate", "unmet_bounds"]
+__all__ = ["Subject", "evaluate_recipe", "run_evaluate"]
 
 _SCORES = "scores"
 
 
-def evaluate_recipe(settings: ProjectSettings, ingest: Artifact, subject: Subject) -> Recipe:
-    """What the report is made from."""
+def evaluate_recipe(
+    settings: ProjectSettings, ingest: Artifact, subject: Subject, start: Path
+) -> Recipe:
+    """What the report is made from; bundles and predictions count by what is in them."""
+    others = {
+        f"bundle {name}": TaskSpec.load(start / folder).fingerprint
+        for name, folder in settings.evaluate.bundles.items()
+    }
+    for name, file in settings.evaluate.predictions.items():
+        if not is_url(file) and (start / file).is_file():
+            others[f"predictions {name}"] = digest_file(start / file)
     return Recipe(
         "evaluate",
-        {"corpus": Corpus(ingest).digest, "tune": subject.tune.digest, "base": subject.base.digest},
+        {
+            "corpus": Corpus(ingest).digest,
+            "tune": subject.tune.digest,
+            "base": subject.base.digest,
+            **others,
+        },
         {
             "evaluate": settings.evaluate.model_dump(),
             "model": settings.model.model_dump(),
@@ -61,6 +81,7 @@ def run_evaluate(
     subject: Subject,
     out: Path,
     progress: Progress,
+    start: Path,
 ) -> Artifact:
     """Measure; see the module's text for what is written.
 
@@ -70,24 +91,36 @@ def run_evaluate(
     corpus = Corpus(ingest)
     if not corpus.split("test"):
         raise InputError("the test split is empty", hint="Change ingest.split or the sizes.")
-    with build(out, evaluate_recipe(settings, ingest, subject)) as builder:
-        (out / _SCORES).mkdir(exist_ok=True)
-        bench = Bench(settings, subject, out / _SCORES, progress)
+    work = out.parent
+    with build(out, evaluate_recipe(settings, ingest, subject, start)) as builder:
+        scores = work / _SCORES
+        scores.mkdir(exist_ok=True)
+        bench = Bench(settings, subject, scores, progress)
         test, calibration = _usable(bench, corpus, progress)
-        tuned = bench.tuned(calibration, test)
+        chosen = settings.evaluate.decisions
+        promise = None if chosen is None else Promise(**chosen.model_dump())
+        validation = [] if promise is None else bench.usable(corpus.split("validation"))
+        answered = bench.tuned(validation, calibration, test)
+        temperatures, fitted, proofs = calibrate(answered.calibration, promise, settings.seed)
+        tuned = _tuned(settings, bench.spec, answered, temperatures)
+        others = measure_others(Trial(settings, bench, corpus, test, start, work, progress))
+        progress.say("evaluate: intervals and report")
+        spec = bench.spec.with_temperature(temperatures.pooled, temperatures.by_language)
+        decisions = None
+        if promise is not None:
+            decisions = find_decisions(
+                fitted + answered.validation, proofs, answered.test, temperatures, promise
+            )
+            spec = spec.with_thresholds(decisions.thresholds)
+        trained = {item.example.narrative_id for item in corpus.split("train")} - {None}
+        gold = gold_of(test, spec.labels, frozenset(x for x in trained if x))
         measurement = Measurement(
-            test,
-            bench.spec.labels,
+            gold,
             bootstrap=settings.evaluate.bootstrap,
             confidence=settings.evaluate.confidence,
             seed=settings.seed,
         )
-        systems = [
-            tuned.measured,
-            *_baselines(settings, bench, corpus, test, progress),
-        ]
-        progress.say("evaluate: intervals and report")
-        spec = bench.spec.with_temperature(tuned.temperature)
+        found = compare(measurement, [tuned, *others.measured])
         report = {
             "schema": REPORT_SCHEMA,
             "slant_version": __version__,
@@ -97,26 +130,28 @@ def run_evaluate(
             "bootstrap": settings.evaluate.bootstrap,
             "task": _describe_task(spec),
             "data": _describe_data(
-                corpus, ingest, measurement.num_documents, (len(calibration), len(test))
+                corpus, ingest, gold.num_documents, (len(calibration), len(test))
             ),
-            **compare(measurement, systems),
-            "latency": tuned.latency,
-            "calibration": _describe_calibration(tuned, measurement.gold_N),
+            **found,
+            "unfinished": others.unfinished,
+            "latency": answered.latency,
+            "calibration": describe_calibration(fitted, answered.test, temperatures),
+            "decisions": None if decisions is None else decisions.report,
+            "gate": check_gate(found["systems"][0], settings.evaluate.gate),
             "training": _describe_training(subject),
             "machine": _describe_machine(settings),
         }
         _write(out, report, spec)
-        _write_predictions(out / "predictions.parquet", test, systems[0], spec)
-        unmet = unmet_bounds(report, settings.evaluate)
+        write_predictions(out / "predictions.parquet", test, tuned.probabilities_NL, spec)
         builder.facts.update(
-            gate_unmet=unmet,
-            temperature=tuned.temperature,
+            gate_unmet=unmet(report["gate"]),
+            temperature=temperatures.pooled,
             refused=report["data"]["rejected"] - ingest.facts.get("rejected", 0),
         )
     log_report(
         settings.track,
-        folder=out.parent / "track" / "tune",
-        work=out.parent,
+        folder=work / "track" / "tune",
+        work=work,
         report=report,
         html=out / "report.html",
         progress=progress,
@@ -124,12 +159,29 @@ def run_evaluate(
     return load(out, "evaluate")
 
 
+def _tuned(
+    settings: ProjectSettings, spec: TaskSpec, answered: Tuned, temperatures: Temperatures
+) -> Measured:
+    return Measured(
+        "tuned",
+        "Tuned model",
+        f"{spec.base}, fine-tuned on the training split; label logits at the last prompt token, "
+        "temperatures fitted on the calibration split",
+        probabilities(answered.test.logits_NL, temperatures.of(answered.test.langs)),
+        answered.seconds,
+        latency=answered.latency["label_scoring"],
+        cost=local_cost(answered.seconds, len(answered.test.keys), settings.evaluate.usd_per_hour),
+    )
+
+
 def _write(out: Path, report: dict[str, Any], spec: TaskSpec) -> None:
-    calibration = json.dumps(report["calibration"], indent=1)
+    kept = {key: report[key] for key in ("calibration", "decisions")}
+    calibration = json.dumps(kept, indent=1)
     write_atomically(out / "calibration.json", calibration + "\n")
     content = json.dumps(report, ensure_ascii=False, indent=1)
     write_atomically(out / "report.json", content + "\n")
     write_atomically(out / "report.html", render_report(report))
+    write_atomically(out / "report.md", render_markdown(report))
     spec.save(out)
 
 
@@ -150,51 +202,6 @@ def _usable(
     if not test:
         raise InputError("no test example fits the token limit", hint="Raise task.token_limit.")
     return test, calibration
-
-
-def _baselines(
-    settings: ProjectSettings,
-    bench: Bench,
-    corpus: Corpus,
-    test: Sequence[LabelledDocument],
-    progress: Progress,
-) -> list[Measured]:
-    """The systems that ``evaluate.baselines`` names, in its order."""
-    labels = bench.spec.labels
-
-    def with_gold(
-        split: str,
-    ) -> tuple[list[tuple[str, str | None]], NDArray[np.int64]]:
-        items = corpus.split(split)
-        gold = np.array([labels.index(item.example.label) for item in items], dtype=np.int64)
-        return [item.text for item in items], gold
-
-    measured = []
-    for name in settings.evaluate.baselines:
-        started = time.perf_counter()
-        if name == "prompted":
-            measured.append(bench.prompted(test))
-            continue
-        progress.say(f"evaluate: baseline {name}")
-        train = with_gold("train")
-        if name == "tfidf":
-            scores = baselines.tfidf(
-                train,
-                with_gold("validation"),
-                [item.text for item in test],
-                len(labels),
-                settings.seed,
-            )
-            title = "TF-IDF + logistic regression"
-            about = (
-                "character 1- to 5-grams of document and narrative; fitted on the training split"
-            )
-        else:
-            scores = baselines.majority(train[1], len(test), len(labels))
-            title, about = "Majority class", "always the most frequent label of the training split"
-        seconds = time.perf_counter() - started
-        measured.append(Measured(name, title, about, scores, seconds, confident=name != "majority"))
-    return measured
 
 
 def _describe_task(spec: TaskSpec) -> dict[str, Any]:
@@ -228,15 +235,6 @@ def _describe_data(
         "languages": sorted(langs),
         "narratives": len(corpus.narratives),
         "rejected": ingest.facts.get("rejected", 0) + refused,
-    }
-
-
-def _describe_calibration(tuned: Tuned, gold_N: NDArray[np.int64]) -> dict[str, Any]:
-    return {
-        "temperature": tuned.temperature,
-        "examples": tuned.num_calibration,
-        "ece_before": round(reliability(probabilities(tuned.logits_NL, 1.0), gold_N).ece, 5),
-        "ece_after": round(reliability(tuned.measured.probabilities_NL, gold_N).ece, 5),
     }
 
 
@@ -274,32 +272,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _write_predictions(
-    path: Path, test: Sequence[LabelledDocument], tuned: Measured, spec: TaskSpec
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, Any] = {
-        "document_id": [item.document.id for item in test],
-        "narrative_id": [item.example.narrative_id for item in test],
-        "lang": [item.document.lang for item in test],
-        "gold": [item.example.label for item in test],
-        "label": [spec.labels[int(i)] for i in tuned.probabilities_NL.argmax(axis=1)],
-    }
-    for column, label in enumerate(spec.labels):
-        columns[f"p_{label}"] = tuned.probabilities_NL[:, column]
-    columns["fingerprint"] = [spec.fingerprint] * len(test)
-    pq.write_table(pa.table(columns), path, compression="zstd")
-
-
-def unmet_bounds(report: dict[str, Any], settings: EvaluateSettings) -> list[str]:
-    """The gate's bounds that the tuned model does not meet, each as a sentence."""
-    overall = report["systems"][0]["overall"]
-    return [
-        f"{metric} is {overall[metric]['value']:.4f}, the gate asks for at least {bound.min:g}"
-        for metric, bound in settings.gate.items()
-        if overall[metric]["value"] < bound.min
-    ]

@@ -7,24 +7,26 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACCEPT", "OTHER_LANGUAGES", "REVIEW", "decide", "probabilities"]
+from slant.task.languages import of_language
+
+__all__ = ["ACCEPT", "REVIEW", "decide", "probabilities"]
 
 ACCEPT, REVIEW = "accept", "review"
-OTHER_LANGUAGES = "*"
-"""Names the threshold of languages that have none of their own."""
 
 
-def probabilities(logits_NL: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+def probabilities(
+    logits_NL: NDArray[np.float32], temperature: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Softmax of the logits divided by ``temperature`` (Guo et al. 2017).
 
     Args:
         logits_NL: ``(N, L)``.
-        temperature: above 0; 1 leaves the logits as they are.
+        temperature: above 0, one for all or ``(N,)``; 1 leaves the logits as they are.
 
     Returns:
         ``(N, L)``, each row adding up to 1.
     """
-    scaled = logits_NL.astype(np.float64) / temperature
+    scaled = logits_NL.astype(np.float64) / np.reshape(temperature, (-1, 1))
     scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
     exponentials = np.exp(scaled)
     result: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -46,6 +48,5 @@ def decide(confidence: float, lang: str | None, thresholds: Mapping[str, float])
     """
     if not thresholds:
         return None
-    names = (lang or "", (lang or "").partition("-")[0], OTHER_LANGUAGES)
-    least = next((thresholds[name] for name in names if name in thresholds), None)
+    least = of_language(thresholds, lang)
     return ACCEPT if least is not None and confidence >= least else REVIEW

@@ -85,6 +85,7 @@ def score_files(
         narratives: every document is asked about each, but for rows that name one themselves. None
             given: those are asked for their overall sentiment.
         columns: where text, id, narrative and language are; by default in columns of these names.
+            The language decides which temperature and which threshold are taken.
         progress: told of documents, or of the bytes they take.
 
     Documents come in input order, the narratives of one in the order given. A row without an id

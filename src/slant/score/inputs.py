@@ -48,12 +48,14 @@ class Columns:
     """Which column holds what.
 
     None: the column of that very name, if a file has one. A column that is named has to be there.
+    ``default_lang`` is the language of documents that name none.
     """
 
     text: str = "text"
     id: str | None = None
     narrative: str | None = None
     lang: str | None = None
+    default_lang: str | None = None
 
     def required(self) -> list[str]:
         """The columns without which a file cannot be read."""

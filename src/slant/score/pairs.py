@@ -130,7 +130,7 @@ class Run:
         if problem:
             self._refuse(Refused(place, num_bytes=len(row.raw)))
             return
-        lang = _text(values.get("lang"))
+        lang = _text(values.get("lang")) or self._columns.default_lang
         narratives = self._narratives_of(_text(values.get("narrative")))
         for narrative in narratives:
             is_last = narrative is narratives[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -59,6 +60,7 @@ class Scorer:
         self._encoder = encoder
         self._engine = engine
         self._thresholds = dict(spec.thresholds)
+        self._temperature_of = lru_cache(spec.temperature_of)
 
     @classmethod
     def load(
@@ -131,13 +133,18 @@ class Scorer:
         return self._spec.fingerprint
 
     def predict(
-        self, documents: Sequence[str] | str, narratives: Sequence[str | None] | str | None = None
+        self,
+        documents: Sequence[str] | str,
+        narratives: Sequence[str | None] | str | None = None,
+        langs: Sequence[str | None] | str | None = None,
     ) -> list[Prediction]:
         """Score texts toward narratives.
 
         Args:
             documents: N texts, or one.
             narratives: one for all documents, or N of them; None asks for overall sentiment.
+            langs: one language for all documents (BCP 47), or N of them; None: not known. It
+                decides which temperature and which threshold are taken.
 
         Returns:
             N predictions, in input order.
@@ -146,7 +153,7 @@ class Scorer:
             TaskError: the numbers differ, or a pair cannot be scored (its narrative is too long
                 for the token limit, its text is not valid Unicode).
         """
-        pairs = _pair_up(documents, narratives)
+        pairs = _pair_up(documents, narratives, langs)
         predictions = []
         for number, outcome in enumerate(self._outcomes(self._encoded(pairs)), 1):
             if isinstance(outcome, Refusal):
@@ -155,10 +162,13 @@ class Scorer:
         return predictions
 
     def predict_proba(
-        self, documents: Sequence[str] | str, narratives: Sequence[str | None] | str | None = None
+        self,
+        documents: Sequence[str] | str,
+        narratives: Sequence[str | None] | str | None = None,
+        langs: Sequence[str | None] | str | None = None,
     ) -> NDArray[np.float64]:
         """As ``predict``, but only the probabilities: ``(N, L)``, columns in label order."""
-        predictions = self.predict(documents, narratives)
+        predictions = self.predict(documents, narratives, langs)
         shape = (len(predictions), len(self.labels))
         return np.array([p.probabilities for p in predictions], dtype=np.float64).reshape(shape)
 
@@ -191,7 +201,8 @@ class Scorer:
         fingerprint = self.fingerprint
         for pairs, reasons, block in blocks:
             logits_NL = ask_block(self._engine, block)
-            rows = probabilities(logits_NL, self._spec.temperature).tolist()
+            temperature_N = np.array([self._temperature_of(pair.lang) for pair in pairs])
+            rows = probabilities(logits_NL, temperature_N).tolist()
             for pair, reason, row in zip(pairs, reasons, rows, strict=True):
                 if reason is not None:
                     yield Refusal(pair.id, reason)
@@ -248,14 +259,21 @@ def _torch_engine(  # noqa: PLR0917 - all of them are Scorer.load's
 
 
 def _pair_up(
-    documents: Sequence[str] | str, narratives: Sequence[str | None] | str | None
+    documents: Sequence[str] | str,
+    narratives: Sequence[str | None] | str | None,
+    langs: Sequence[str | None] | str | None,
 ) -> list[Pair]:
     texts = [documents] if isinstance(documents, str) else list(documents)
-    if narratives is None or isinstance(narratives, str):
-        return [Pair(text, narratives) for text in texts]
-    if len(narratives) != len(texts):
-        raise TaskError(
-            f"{len(texts)} documents and {len(narratives)} narratives",
-            hint="Give one narrative for all documents, or one for each.",
-        )
-    return [Pair(text, narrative) for text, narrative in zip(texts, narratives, strict=True)]
+    columns = []
+    for name, given in (("narratives", narratives), ("languages", langs)):
+        values = [given] * len(texts) if given is None or isinstance(given, str) else list(given)
+        if len(values) != len(texts):
+            raise TaskError(
+                f"{len(texts)} documents and {len(values)} {name}",
+                hint=f"Give one of the {name} for all documents, or one for each.",
+            )
+        columns.append(values)
+    return [
+        Pair(text, narrative, lang=lang)
+        for text, narrative, lang in zip(texts, *columns, strict=True)
+    ]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -16,13 +17,14 @@ from tokenizers import Tokenizer
 from slant.artifacts import digest_json, write_atomically
 from slant.errors import ArtifactError, TaskError
 from slant.labels import LabelSet
+from slant.task.languages import of_language
 from slant.task.template import Template
 from slant.task.verbalizer import Verbalizer, find_bos
 
 __all__ = ["QUANTIZE", "SPEC_FILE", "TaskSpec", "tokenizer_digest"]
 
 SPEC_FILE = "slant.json"
-_SCHEMA = "slant.task/2"
+_SCHEMA = "slant.task/3"
 _LONG_DOCUMENTS = ("cut", "windows", "passages")
 QUANTIZE = ("none", "int8", "nf4")
 """How weights may be rounded when scoring."""
@@ -50,6 +52,7 @@ class TaskSpec:
         quantize: of the weights when scoring: ``none``, ``int8`` or ``nf4``.
         weights: digest of the tuned weights; empty before tuning.
         temperature: the logits are divided by it; 1 before calibration.
+        temperatures: the same by language, where one has its own.
         thresholds: least confidence that is accepted without a person's look, by language; ``*``
             for those that are not named. Empty: nothing is decided.
 
@@ -72,6 +75,7 @@ class TaskSpec:
     quantize: str = "none"
     weights: str = ""
     temperature: float = 1.0
+    temperatures: tuple[tuple[str, float], ...] = ()
     thresholds: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -123,9 +127,17 @@ class TaskSpec:
         """The same contract for tuned weights with this digest."""
         return replace(self, weights=weights)
 
-    def with_temperature(self, temperature: float) -> TaskSpec:
-        """The same contract, calibrated."""
-        return replace(self, temperature=temperature)
+    def with_temperature(
+        self, temperature: float, by_language: Mapping[str, float] = MappingProxyType({})
+    ) -> TaskSpec:
+        """The same contract, calibrated; some languages may have a temperature of their own."""
+        temperatures = tuple(sorted(by_language.items()))
+        return replace(self, temperature=temperature, temperatures=temperatures)
+
+    def temperature_of(self, lang: str | None) -> float:
+        """The temperature of documents in a language (BCP 47; None: not known)."""
+        found = of_language(dict(self.temperatures), lang)
+        return self.temperature if found is None else found
 
     def with_quantize(self, quantize: str) -> TaskSpec:
         """The same contract for weights that are rounded otherwise when scoring."""
@@ -168,7 +180,11 @@ class TaskSpec:
             "tokenizer_digest": self.tokenizer_digest,
             "weights": self.weights,
             "quantize": self.quantize,
-            "calibration": {"temperature": self.temperature, "thresholds": dict(self.thresholds)},
+            "calibration": {
+                "temperature": self.temperature,
+                "temperatures": dict(self.temperatures),
+                "thresholds": dict(self.thresholds),
+            },
         }
 
     def save(self, folder: Path) -> None:
@@ -231,6 +247,7 @@ def _from_fields(content: Mapping[str, Any]) -> TaskSpec:
         quantize=content["quantize"],
         weights=content["weights"],
         temperature=content["calibration"]["temperature"],
+        temperatures=tuple(sorted(content["calibration"]["temperatures"].items())),
         thresholds=tuple(sorted(content["calibration"]["thresholds"].items())),
     )
 

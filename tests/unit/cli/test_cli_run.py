@@ -40,7 +40,14 @@ def test_a_changed_setting_repeats_the_stages_that_it_has_a_say_in(cli: Cli, pro
     assert [record["folder"] for record in stages] == [
         str(project / "work" / name) for name in [*STAGES[:-1], "bundle"]
     ]
-    assert report.keys() == {"systems", "differences", "latency", "calibration"}
+    assert report.keys() == {
+        "systems",
+        "comparisons",
+        "latency",
+        "calibration",
+        "decisions",
+        "gate",
+    }
     assert all(isinstance(json.loads(line), dict) for line in done.err.splitlines())
 
 

@@ -154,18 +154,18 @@ def test_five_mistakes_are_reported_at_once(write: Write) -> None:
         ),
         (
             "evaluate: {baselines: tfidf}",
-            "evaluate.baselines: must be a list of any of prompted, tfidf, majority, got 'tfidf'; "
-            "write [tfidf]",
+            "evaluate.baselines: must be a list of any of prompted, tfidf, embedding, majority, "
+            "got 'tfidf'; write [tfidf]",
         ),
         (
             "evaluate: {baselines: [tfidf, major]}",
-            "evaluate.baselines[1]: must be one of prompted, tfidf, majority, got 'major'; "
-            "did you mean 'majority'?",
+            "evaluate.baselines[1]: must be one of prompted, tfidf, embedding, majority, got "
+            "'major'; did you mean 'majority'?",
         ),
         (
             "evaluate: {gate: {f1_macro: {min: 0.7}}}",
             "evaluate.gate.f1_macro: is not a known key; did you mean 'macro_f1'? "
-            "Known here: accuracy, macro_f1",
+            "Known here: accuracy, macro_f1, f1_polar, mcc, auroc, ece, brier",
         ),
         (
             "task: {prompt: 'no placeholders'}",

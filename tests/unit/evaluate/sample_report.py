@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
-SYSTEMS = {
-    "tuned": (
-        "Tuned model",
-        "The base model tuned on the training split; label scores, calibrated.",
-        0.72,
-    ),
-    "prompted": (
-        "Prompted base model",
-        "The same base model, not tuned, reading the same prompt; label scores.",
-        0.48,
-    ),
-    "tfidf": (
-        "TF-IDF and logistic regression",
-        "Words and character n-grams of document and narrative, fitted on the training split.",
-        0.57,
-    ),
-    "majority": ("Majority class", "Always the most frequent label of the training split.", 0.22),
-}
-LANGUAGES = {"es": 61, "ru": 52, "zh": 44, "tl": 37, "en": 24}
-SOURCES = {"news": 96, "social": 78, "blog": 35, "review": 9}
-NARRATIVES = {
-    "NATO expansion provokes the war": 41,
-    "Вакцины опаснее самой болезни": 34,
-    "外国势力操纵抗议活动": 29,
-    "La transición energética destruye empleo": 27,
-    "Ang halalan ay dinaya": 22,
-    "Central banks have lost control of prices": 19,
-    "5G damages health": 8,
-    "(overall sentiment)": 38,
-}
+from unit.evaluate.sample_systems import (
+    LANGUAGES,
+    LEVELS,
+    NARRATIVES,
+    SOURCES,
+    SYSTEMS,
+    TEST,
+    bins_with_a_gap,
+    interval,
+    sample_comparison,
+    sample_system,
+)
+
+__all__ = ["LANGUAGES", "NARRATIVES", "TEXTS", "sample_report"]
+
 TEXTS = {
     "es": (
         "El ministro aseguró que la reforma «no costará ni un solo puesto de trabajo», pero los "
@@ -64,12 +50,11 @@ TEXTS = {
 def sample_report(
     labels: tuple[str, ...] = ("negative", "neutral", "positive"), num_mistakes: int = 18
 ) -> dict[str, Any]:
-    """A plausible report: five languages, four systems, one slice too small for an interval."""
+    """A plausible report: six languages, five systems, some slices too small for an interval."""
     rng = random.Random(17)
-    systems = [_system(rng, system_id, labels) for system_id in SYSTEMS]
-    systems[0]["reliability"] = _reliability(rng)
+    systems = [sample_system(rng, system_id, labels) for system_id in SYSTEMS]
     return {
-        "schema": "slant.report/1",
+        "schema": "slant.report/2",
         "slant_version": "0.1.0",
         "created_at": "2025-11-23T20:58:12Z",
         "seed": 17,
@@ -86,20 +71,25 @@ def sample_report(
             "quantize": "none",
         },
         "data": {
-            "train": 3120,
-            "validation": 240,
-            "calibration": 236,
-            "test": 218,
-            "test_documents": 171,
+            "train": 9120,
+            "validation": 640,
+            "calibration": 898,
+            "test": TEST,
+            "test_documents": 968,
             "languages": list(LANGUAGES),
             "narratives": 46,
             "rejected": 12,
         },
         "systems": systems,
-        "differences": [
-            {"system": "prompted", "macro_f1": _interval(0.24, 0.07)},
-            {"system": "tfidf", "macro_f1": _interval(0.15, 0.06)},
-            {"system": "majority", "macro_f1": _interval(0.5, 0.05)},
+        "comparisons": [sample_comparison(systems[0], other) for other in systems[1:]],
+        "unfinished": [
+            {
+                "name": "gpt-4.1",
+                "reason": "its budget of $5.00 is spent",
+                "answered": 431,
+                "of": TEST,
+                "usd": 4.99,
+            }
         ],
         "latency": {
             "documents": 40,
@@ -107,13 +97,15 @@ def sample_report(
             "label_scoring": {"p50": 38.4, "p95": 61.2},
             "generation": {"p50": 153.0, "p95": 201.7},
         },
-        "calibration": {
-            "temperature": 1.62,
-            "examples": 236,
-            "ece_before": 0.118,
-            "ece_after": 0.041,
-        },
-        "mistakes": _mistakes(rng, labels, num_mistakes),
+        "calibration": _calibration(rng),
+        "decisions": _decisions(),
+        "gate": [
+            {"metric": "macro_f1", "where": "overall", "bound": 0.7, "value": 0.7899, "met": True},
+            {"metric": "macro_f1", "where": "tl", "bound": 0.7, "value": 0.68, "met": False},
+            {"metric": "ece", "where": "overall", "bound": 0.05, "value": 0.028, "met": True},
+        ],
+        "mistakes": _mistakes(rng, labels, min(num_mistakes, 400)),
+        "num_mistakes": num_mistakes,
         "training": _training(rng),
         "machine": {
             "processor": "AMD EPYC 9254",
@@ -125,71 +117,88 @@ def sample_report(
     }
 
 
-def _interval(value: float, half_width: float | None) -> dict[str, float | None]:
-    if half_width is None:
-        return {"value": value, "low": None, "high": None}
-    return {"value": value, "low": value - half_width, "high": value + half_width * 0.9}
-
-
-def _metrics(
-    rng: random.Random, count: int, level: float, labels: tuple[str, ...]
-) -> dict[str, Any]:
-    macro_f1 = min(max(level + rng.uniform(-0.08, 0.08), 0.05), 0.95)
-    half_width = None if count < 10 else min(0.75 / count**0.5, macro_f1, 1 - macro_f1)
+def _calibration(rng: random.Random) -> dict[str, Any]:
+    temperatures = {"es": 1.48, "ru": 1.66, "zh": 1.71, "tl": 2.14}
+    before = {"es": 0.098, "ru": 0.119, "zh": 0.124, "tl": 0.187, "en": 0.071, "ca": 0.22}
     return {
-        "count": count,
-        "accuracy": _interval(min(macro_f1 + 0.03, 1.0), half_width),
-        "macro_f1": _interval(macro_f1, half_width),
-        "f1": {label: macro_f1 + (0.04 if i % 2 else -0.04) for i, label in enumerate(labels)},
-    }
-
-
-def _system(rng: random.Random, system_id: str, labels: tuple[str, ...]) -> dict[str, Any]:
-    name, description, level = SYSTEMS[system_id]
-    overall = _metrics(rng, 218, level, labels)
-    overall["macro_f1"] = _interval(level - 0.01, 0.05)
-    overall["accuracy"] = _interval(level + 0.02, 0.045)
-    return {
-        "id": system_id,
-        "name": name,
-        "description": description,
-        "overall": overall,
-        "slices": {
-            attribute: {
-                value: _metrics(rng, count, level - (0.14 if value == "tl" else 0), labels)
-                for value, count in values.items()
-            }
-            for attribute, values in (
-                ("lang", LANGUAGES),
-                ("source", SOURCES),
-                ("narrative", NARRATIVES),
-            )
-        },
-        "confusion": [
-            [55 - 4 * j if i == j else 6 + 3 * abs(i - j) + j for j in range(len(labels))]
-            for i in range(len(labels))
-        ],
-        "reliability": None,
-        "seconds": 9.7 if system_id != "majority" else 0.01,
-    }
-
-
-def _reliability(rng: random.Random) -> dict[str, Any]:
-    bins: list[dict[str, float | None]] = []
-    for i, count in enumerate((0, 0, 0, 6, 21, 27, 31, 38, 44, 51)):
-        low, high = i / 10, (i + 1) / 10
-        confidence = (low + high) / 2 + rng.uniform(-0.02, 0.02)
-        accuracy = confidence - rng.uniform(-0.03, 0.09)
-        bins.append(
-            {
-                "low": low,
-                "high": high,
+        "temperature": 1.62,
+        "temperatures": temperatures,
+        "examples": 299,
+        "ece_before": 0.118,
+        "ece_after": 0.028,
+        "bins_before": bins_with_a_gap(rng, 0.12),
+        "languages": {
+            lang: {
+                "examples": round(count * 0.245),
+                "temperature": temperatures.get(lang, 1.62),
+                "ece_before": before[lang],
+                "ece_after": before[lang] * 0.3,
                 "count": count,
-                "confidence": confidence if count else None,
-                "accuracy": accuracy if count else None,
             }
-        )
-    return {"ece": 0.041, "brier": 0.389, "bins": bins}
+            for lang, count in LANGUAGES.items()
+        },
+    }
+
+
+def _error(lang: str, coverage: float) -> float:
+    """Share of wrong answers among the most confident ones, up to ``coverage``."""
+    accuracy = dict(zip(LANGUAGES, LEVELS["tuned"], strict=True)).get(lang, 0.785) + 0.02
+    return (1 - accuracy) * coverage**1.6
+
+
+def _outcome_on_test(count: int, accepted: int, error: float) -> dict[str, Any]:
+    wrong = round(error * accepted)
+    half_width = 1.96 * math.sqrt(max(error * (1 - error), 0.01) / max(accepted, 1))
+    figure = interval(wrong / accepted, min(half_width, wrong / accepted)) if accepted else None
+    return {"count": count, "accepted": accepted, "wrong": wrong, "error": figure}
+
+
+def _group(name: str, languages: list[str], like: str = "") -> dict[str, Any]:
+    count = sum(LANGUAGES[lang] for lang in languages)
+    examples = round(0.49 * count)
+    group = {"name": name, "languages": languages, "examples": examples}
+    if name == "tl":
+        return group | {
+            "threshold": None,
+            "accepted": 43,
+            "wrong": 5,
+            "p_value": 0.74,
+            "reason": "too many of the most confident answers are wrong",
+            "test": _outcome_on_test(count, 0, 0.0),
+        }
+    like = like or languages[0]
+    coverage = min((0.072 / _error(like, 1.0)) ** (1 / 1.6), 1.0)
+    accepted = round(coverage * examples)
+    return group | {
+        "threshold": 0.99 - 0.55 * coverage**2,
+        "accepted": accepted,
+        "wrong": math.floor(0.04 * accepted),
+        "p_value": 0.031,
+        "reason": "",
+        "test": _outcome_on_test(count, round(coverage * count), _error(like, coverage)),
+    }
+
+
+def _decisions() -> dict[str, Any]:
+    groups = [_group(lang, [lang]) for lang in ("es", "ru", "zh", "tl")]
+    groups.append(_group("*", ["en", "ca"]))
+    accepted = sum(group["test"]["accepted"] for group in groups)
+    wrong = sum(group["test"]["wrong"] for group in groups)
+    grid = [(i + 1) / 60 for i in range(60)]
+    return {
+        "max_error": 0.1,
+        "confidence": 0.95,
+        "by": "language",
+        "examples": 599,
+        "groups": groups,
+        "pooled": _group("*", list(LANGUAGES), "all"),
+        "test": _outcome_on_test(TEST, accepted, wrong / accepted),
+        "review_usd_per_1000": 250 * (1 - accepted / TEST),
+        "curve": {
+            lang: [[c, _error(lang, c), 0.99 - 0.55 * c**2] for c in grid]
+            for lang in ("all", *LANGUAGES)
+        },
+    }
 
 
 def _mistakes(rng: random.Random, labels: tuple[str, ...], count: int) -> list[dict[str, Any]]:
@@ -198,7 +207,7 @@ def _mistakes(rng: random.Random, labels: tuple[str, ...], count: int) -> list[d
         lang = list(TEXTS)[i % len(TEXTS)]
         gold = labels[i % len(labels)]
         predicted = labels[(i + 1) % len(labels)]
-        confidence = 0.98 - 0.02 * i
+        confidence = 0.98 - 0.6 * i / max(count, 30)
         rest = (1 - confidence) / (len(labels) - 1)
         mistakes.append(
             {

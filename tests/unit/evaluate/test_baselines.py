@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from slant.evaluate.baselines import majority, prompted_template, tfidf
+from slant.evaluate.baselines import majority, on_features, prompted_template, tfidf
 from slant.labels import LabelSet
 
 Texts = list[tuple[str, str | None]]
@@ -70,6 +70,50 @@ def test_tfidf_is_the_same_every_time() -> None:
     test, _ = task("en", 20, start=500)
     runs = [tfidf(task("en", 40), task("en", 10, start=200), test, 3, seed=0) for _ in range(2)]
     assert np.array_equal(*runs)
+
+
+def test_any_features_will_do_for_the_regression() -> None:
+    random = np.random.default_rng(0)
+
+    def drawn(num: int) -> tuple[np.ndarray, np.ndarray]:
+        gold = random.integers(0, 2, num) * 2
+        return random.normal(size=(num, 8)) + gold[:, None], gold
+
+    train, held, (test, gold) = drawn(60), drawn(20), drawn(40)
+    for held_out in (held, None):
+        scores = on_features(train, held_out, test, 3, seed=0)
+        assert scores.sum(axis=1) == pytest.approx(np.ones(40))
+        assert (scores.argmax(axis=1) == gold).mean() > 0.9
+        assert not scores[:, 1].any()
+
+
+def test_the_regularisation_that_is_best_on_what_is_held_out_is_taken() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+
+    def drawn(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(seed)
+        gold = random.integers(0, 2, num)
+        return random.normal(size=(num, 30)) + 0.3 * gold[:, None], gold
+
+    taken = set()
+    for seed in range(12):
+        train, held, (test, _) = (drawn(40, 3 * seed + i) for i in range(3))
+        models = [
+            LogisticRegression(C=c, class_weight="balanced", max_iter=2000).fit(*train)
+            for c in (1.0, 10.0, 100.0)
+        ]
+        scores = [f1_score(held[1], m.predict(held[0]), average="macro") for m in models]
+        best = int(np.argmax(scores))
+        taken.add(best)
+        found = on_features(train, held, test, 2, seed=0)
+        assert found == pytest.approx(models[best].predict_proba(test), abs=1e-6)
+    assert len(taken) > 1
+
+
+def test_features_of_one_label_are_answered_with_it() -> None:
+    train = (np.zeros((4, 2)), np.full(4, 1))
+    assert on_features(train, None, np.ones((2, 2)), 3, seed=0).tolist() == [[0, 1, 0]] * 2
 
 
 def test_majority_answers_with_the_shares_of_the_training_split() -> None:

@@ -15,6 +15,7 @@ from slant.errors import InputError
 from slant.evaluate.report_html import render_report
 from unit.evaluate.sample_report import sample_report
 
+GPT_4 = "endpoint:gpt-4"
 HOSTILE = """<script>alert('x')</script>"' onload=alert(1) {{ 7 * 7 }} </blockquote> &amp; <b>"""
 
 
@@ -24,51 +25,132 @@ def page_of(report: dict[str, Any]) -> Page:
     return page
 
 
-def difference(report: dict[str, Any], system: str) -> dict[str, Any]:
-    return next(entry for entry in report["differences"] if entry["system"] == system)["macro_f1"]
+def comparison(report: dict[str, Any], system: str) -> dict[str, Any]:
+    return next(entry for entry in report["comparisons"] if entry["system"] == system)
 
 
-def test_the_headline_is_the_finding_in_words() -> None:
+def without(report: dict[str, Any], *ids: str) -> dict[str, Any]:
+    report["systems"] = [s for s in report["systems"] if s["id"] not in ids]
+    report["comparisons"] = [c for c in report["comparisons"] if c["system"] not in ids]
+    return report
+
+
+def test_the_headline_compares_with_the_model_behind_an_endpoint() -> None:
     report = sample_report()
-    difference(report, "prompted").update(value=0.24, low=0.17, high=0.31)
+    comparison(report, GPT_4)["macro_f1"].update(value=0.13, low=0.1, high=0.16)
     text = page_of(report).text
     assert (
-        "0.71 macro-F1 [0.66, 0.76] on 218 held-out examples; "
-        "24 points better than prompting the same base model [17, 31]." in text
+        "0.79 macro-F1 [0.76, 0.81] on 1,222 held-out examples; "
+        "13 points better than gpt-4 [10, 16]." in text
     )
-    assert "Clearly better than all 3 baselines." in text
-
-
-def test_an_interval_around_zero_is_no_clear_difference() -> None:
-    report = sample_report()
-    difference(report, "prompted").update(value=0.01, low=-0.03, high=0.05)
-    text = page_of(report).text
     assert (
-        "no clear difference from prompting the same base model: +1 point [\N{MINUS SIGN}3, +5]"
-        in text
+        "$0.014 per 1,000 documents instead of $10.42 (1/766 of that); "
+        "38 ms for one document instead of 612 ms (16 times as fast)." in text
     )
-    assert "Not clearly better than Prompted base model." in text
+    assert "Clearly better than all 4 other systems." in text
 
 
-def test_a_model_worse_than_a_baseline_is_called_worse() -> None:
+def test_without_an_endpoint_the_headline_compares_with_prompting_the_base_model() -> None:
+    text = page_of(without(sample_report(), GPT_4)).text
+    assert "33 points better than prompting the same base model [29, 36]" in text
+
+
+def test_without_a_prompted_baseline_the_hardest_other_one_is_named() -> None:
+    text = page_of(without(sample_report(), GPT_4, "prompted")).text
+    assert "23 points better than TF-IDF and logistic regression" in text
+
+
+def test_the_strongest_of_several_endpoints_is_the_one_to_beat() -> None:
     report = sample_report()
-    difference(report, "tfidf").update(value=-0.06, low=-0.1, high=-0.02)
+    other = copy.deepcopy(report["systems"][1])
+    other.update(id="endpoint:small", name="small")
+    other["overall"]["macro_f1"]["value"] = 0.3
+    report["systems"].insert(1, other)
+    report["comparisons"].insert(0, {**comparison(report, GPT_4), "system": "endpoint:small"})
+    assert "better than gpt-4" in page_of(report).text
+
+
+def test_an_unclear_outcome_is_no_clear_difference() -> None:
+    report = sample_report()
+    comparison(report, GPT_4)["macro_f1"].update(value=0.01, low=-0.03, high=0.05)
+    comparison(report, GPT_4)["outcome"] = "unclear"
+    text = page_of(report).text
+    assert "no clear difference from gpt-4: +1 point [\N{MINUS SIGN}3, +5]" in text
+    assert "Not clearly better than gpt-4." in text
+
+
+def test_a_model_worse_than_another_system_is_called_worse() -> None:
+    report = sample_report()
+    comparison(report, "tfidf")["macro_f1"].update(value=-0.06, low=-0.1, high=-0.02)
+    comparison(report, "tfidf")["outcome"] = "worse"
     text = page_of(report).text
     assert "Worse than TF-IDF and logistic regression." in text
     assert "tuned is 6 points worse [2, 10]" in text
 
 
-def test_without_a_prompted_baseline_the_hardest_other_one_is_named() -> None:
+def test_a_dearer_and_slower_model_is_said_to_be_so() -> None:
     report = sample_report()
-    report["systems"] = [s for s in report["systems"] if s["id"] != "prompted"]
-    report["differences"] = [d for d in report["differences"] if d["system"] != "prompted"]
-    assert "15 points better than TF-IDF and logistic regression" in page_of(report).text
+    report["systems"][0]["cost"]["usd_per_1000"] = 20.84
+    report["systems"][0]["latency"]["p50"] = 1224.0
+    text = page_of(report).text
+    assert "$20.84 per 1,000 documents instead of $10.42 (2.0 times as much)" in text
+    assert "1,224 ms for one document instead of 612 ms (2.0 times as long)" in text
 
 
-def test_without_any_baseline_the_page_says_so() -> None:
+def test_without_any_other_system_the_page_says_so() -> None:
     report = sample_report()
-    report["systems"], report["differences"] = report["systems"][:1], []
-    assert "Measured against no baseline." in page_of(report).text
+    report["systems"], report["comparisons"] = report["systems"][:1], []
+    text = page_of(report).text
+    assert "Measured against no other system." in text
+    assert "Against the others" not in text
+
+
+def test_an_endpoint_that_was_not_asked_to_the_end_is_a_notice() -> None:
+    text = page_of(sample_report()).text
+    assert (
+        "gpt-4.1 was not asked to the end: its budget of $5.00 is spent. It answered 431 of 1,222 "
+        "examples for $4.99 and is in no comparison." in text
+    )
+
+
+def test_the_gate_is_a_table_of_what_is_met() -> None:
+    text = page_of(sample_report()).text
+    assert "Gate: 2 of 3 bounds met" in text
+    assert "Macro-F1 Tagalog at least 0.7 0.680 ✗ not met" in text
+    assert "ECE overall at most 0.05 0.028 ✓ met" in text
+    assert "Gate" not in page_of({**sample_report(), "gate": []}).text
+
+
+def test_a_metric_that_was_not_measured_does_not_meet_its_bound() -> None:
+    report = sample_report()
+    report["gate"] = [
+        {"metric": "auroc", "where": "every language", "bound": 0.8, "value": None, "met": False}
+    ]
+    assert "AUROC every language at least 0.8 – ✗ not met" in page_of(report).text
+
+
+def test_quality_cost_latency_and_missing_answers_stand_in_one_row() -> None:
+    text = page_of(sample_report()).text
+    row = "$10.42 612 ms 1,483 ms 12: 8 unreadable, 3 refused, 1 failed"
+    assert f"gpt-4 0.66 [0.63, 0.68] 0.68 [0.65, 0.70] {row}" in text
+    assert "Majority class 0.22 [0.19, 0.24] 0.24 [0.21, 0.26] – – – 0" in text
+
+
+def test_cost_is_drawn_where_two_systems_have_a_price() -> None:
+    report = sample_report()
+    assert "TF-IDF and logistic regression: 0.56 at $0.00060" in page_of(report).text
+    for system in report["systems"][1:]:
+        system["cost"] = None
+    assert "Macro-F1 by the cost" not in page_of(report).text
+    report["systems"][1]["cost"] = {"usd": 0.0, "usd_per_1000": 0.0, "basis": "nothing"}
+    assert "Macro-F1 by the cost" not in page_of(report).text
+
+
+def test_each_language_says_whether_the_difference_is_one() -> None:
+    text = page_of(sample_report()).text
+    assert "Against gpt-4: better overall and in es, ru, zh, tl; no evidence" in text
+    assert "<0.001 51 : 12 ▲ better" in text
+    assert "1.000 11 : 8 ≈ unclear" in text
 
 
 def test_the_same_report_gives_the_same_page() -> None:
@@ -120,12 +202,24 @@ def hostile_report() -> dict[str, Any]:
     report["task"].update(base=HOSTILE, prompt=HOSTILE, prompt_overall=HOSTILE)
     report["machine"]["processor"] = HOSTILE
     report["data"]["languages"].append(HOSTILE)
+    report["unfinished"][0].update(name=HOSTILE, reason=HOSTILE)
+    report["gate"][0].update(where=HOSTILE)
+    report["calibration"]["languages"][HOSTILE] = report["calibration"]["languages"]["es"]
+    for entry in report["comparisons"]:
+        entry["sentence"] = HOSTILE
+        entry["languages"][HOSTILE] = entry["languages"]["es"]
+    decisions = report["decisions"]
+    decisions["groups"][0].update(name=HOSTILE, languages=[HOSTILE])
+    decisions["groups"][3].update(reason=HOSTILE)
+    decisions["curve"][HOSTILE] = decisions["curve"]["es"]
     report["training"]["adapt"]["perplexity"][HOSTILE] = {"before": 3.0, "after": 2.0}
     for mistake in report["mistakes"]:
         for key in ("text", "narrative", "document_id", "lang", "source"):
             mistake[key] = HOSTILE
     for system in report["systems"]:
         system["name"] = system["description"] = HOSTILE
+        if system["cost"]:
+            system["cost"]["basis"] = HOSTILE
         for slices in system["slices"].values():
             slices[HOSTILE] = slices[next(iter(slices))]
     return report
@@ -146,7 +240,8 @@ def test_any_number_of_labels_has_its_row_and_column(count: int) -> None:
     labels = tuple(f"label {i}" for i in range(count))
     page = page_of(sample_report(labels=labels))
     cells = [td for td in page.all("td") if td.get("style", "")]
-    assert len(cells) == count * count
+    # One system left some examples without an answer: a column more.
+    assert len(cells) == 5 * count * count + count
 
 
 def test_one_language_makes_no_weakest_language() -> None:
@@ -181,6 +276,18 @@ def test_the_missing_parts_of_a_report_are_left_out() -> None:
     assert not page.all("blockquote")
 
 
+def test_a_system_without_price_time_or_beliefs_is_shown_with_dashes() -> None:
+    report = sample_report()
+    for system in report["systems"]:
+        system.update(seconds=None, latency=None, cost=None, tokens=None, reliability=None)
+        for metrics in [system["overall"], *system["slices"]["lang"].values()]:
+            metrics.update(dict.fromkeys(("auroc", "ece", "brier", "f1_polar")))
+    page = page_of(report)
+    assert "Tuned model 0.79 [0.76, 0.81] 0.81 [0.78, 0.83] – – – 0" in page.text
+    assert "instead of" not in page.text.split("Against the others")[0]
+    assert "Brier score" not in page.text
+
+
 def test_empty_reliability_bins_are_not_drawn() -> None:
     report = sample_report()
     for bin_ in report["systems"][0]["reliability"]["bins"]:
@@ -196,31 +303,35 @@ def test_a_test_split_too_small_for_intervals_is_shown_without_them() -> None:
             *(m for s in system["slices"].values() for m in s.values()),
         ):
             metrics["count"] = 4
-            for name in ("accuracy", "macro_f1"):
-                metrics[name].update(low=None, high=None)
-    for entry in report["differences"]:
-        entry["macro_f1"].update(low=None, high=None)
+            for figure in (*metrics.values(), *metrics["f1"].values()):
+                if isinstance(figure, dict) and "low" in figure:
+                    figure.update(low=None, high=None)
+    for entry in report["comparisons"]:
+        entry.update(p_value=None, outcome="unclear")
+        for found in (entry, *entry["languages"].values()):
+            found["macro_f1"].update(low=None, high=None)
     text = page_of(report).text
-    assert "0.71 macro-F1 on 4 held-out examples; no clear difference from" in text
+    assert "0.79 macro-F1 on 4 held-out examples; no clear difference from gpt-4: +13" in text
     assert "there are too few examples for one here" in text
     assert "The test split is small: 4 examples." in text
 
 
 def test_a_slice_too_small_for_an_interval_is_marked() -> None:
     page = page_of(sample_report())
-    assert sum("few" in (row.get("class") or "") for row in page.all("tr")) == 2
+    # Catalan in two kinds of tables (one for each other system), a source, a narrative.
+    assert sum("few" in (row.get("class") or "") for row in page.all("tr")) == 1 + 4 + 1 + 1
     assert "Narratives with too few test examples for an interval: 1 of 8." in page.text
 
 
 def test_a_perfect_model_has_no_worst_confusion() -> None:
     report = sample_report()
-    report["systems"][0]["confusion"] = [[5, 0, 0], [0, 7, 0], [0, 0, 0]]
+    report["systems"][0]["confusion"] = [[5, 0, 0, 0], [0, 7, 0, 0], [0, 0, 0, 0]]
     assert "No test example was labelled wrong." in page_of(report).text
 
 
 def test_the_most_frequent_confusion_is_named() -> None:
     report = sample_report()
-    report["systems"][0]["confusion"] = [[50, 3, 2], [4, 40, 11], [1, 2, 60]]
+    report["systems"][0]["confusion"] = [[50, 3, 2, 90], [4, 40, 11, 0], [1, 2, 60, 0]]
     assert "neutral taken for positive, 11 of 55 times" in page_of(report).text
 
 
@@ -253,7 +364,7 @@ def test_every_picture_is_named_or_hidden() -> None:
 
 def test_tables_have_captions_and_their_heads_a_scope() -> None:
     page = page_of(sample_report())
-    assert len(page.all("caption")) == len(page.all("table")) == 5
+    assert len(page.all("caption")) == len(page.all("table")) == 22
     assert all(th.get("scope") for th in page.all("th"))
 
 
@@ -279,5 +390,5 @@ def test_scores_and_percentages_of_one_figure_round_alike() -> None:
 
 
 def test_another_schema_is_refused() -> None:
-    with pytest.raises(InputError, match=r"slant\.report/2"):
-        render_report({**sample_report(), "schema": "slant.report/2"})
+    with pytest.raises(InputError, match=r"slant\.report/1"):
+        render_report({**sample_report(), "schema": "slant.report/1"})

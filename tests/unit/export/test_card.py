@@ -18,6 +18,7 @@ from slant.score.scorer import Scorer
 from slant.task.spec import TaskSpec
 from slant.task.template import Template
 from tiny_stages import prepare, run_stage, save_base, tiny_settings
+from unit.evaluate.sample_report import sample_report
 
 DOCUMENT = ' Мост "рухнул" \\ {narrative} 新桥\n令人失望 <eos> \n'
 NARRATIVE = " the {document} bridge's 'end' "
@@ -36,6 +37,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         subject=Subject(tune, base, base, None),
         out=root / "evaluate",
         progress=SilentProgress(),
+        start=root,
     )
     return run_export(
         tiny_settings(),
@@ -109,14 +111,56 @@ def test_the_figures_are_those_of_the_report(bundle: Artifact, card: str) -> Non
     for measured in report["systems"]:
         figure = measured["overall"]["macro_f1"]
         row = f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] |"
+        assert measured["id"] == "tuned" or f"- Against {measured['name']}: " in card
         assert any(
             line.startswith(f"| {measured['name']} ") and line.endswith(row)
             for line in card.splitlines()
         )
     # Languages with few examples have a figure without an interval.
     few = report["systems"][0]["slices"]["lang"]["en"]
-    assert f"| en | {few['count']} | {few['macro_f1']['value']:.3f} |" in card
+    ece = few["ece"]["value"]
+    assert f"| en | {few['count']} | {few['macro_f1']['value']:.3f} | {ece:.3f} |" in card
     assert TaskSpec.load(bundle.path).fingerprint in card
+
+
+def rendered(bundle: Artifact, report: dict[str, Any], **changes: Any) -> str:
+    spec = TaskSpec(**{**vars(TaskSpec.load(bundle.path)), **changes})
+    return render_card(report, spec, bundle.facts["parity"])
+
+
+def test_the_card_says_what_may_be_decided_and_what_that_promises(bundle: Artifact) -> None:
+    card = rendered(bundle, sample_report())
+    decides = " ".join(card.split("## What it may decide alone")[1].split("## ")[0].split())
+    assert "With 95 % confidence, at most 10 % of the answers are wrong" in decides
+    assert "it accepted 50 % of the answers, of which 7.1 % were wrong" in decides
+    assert "| es | 0.770 | 106 of 167, 4 | 63%, 7.0% |" in decides
+    assert "| tl | nothing is accepted | 43 of 101, 5 | – |" in decides
+    assert "| others (en, ca) |" in decides
+
+
+def test_a_model_that_may_decide_nothing_alone_is_said_to_be_one(bundle: Artifact) -> None:
+    report = sample_report()
+    for group in report["decisions"]["groups"]:
+        group["threshold"] = None
+    card = " ".join(rendered(bundle, report).split())
+    assert "Nothing: no confidence was found from which on" in card
+    assert "marks every answer `review`" in card
+    report["decisions"] = None
+    assert "decide alone\n" not in rendered(bundle, report)
+
+
+def test_temperatures_of_languages_are_of_slant_alone(bundle: Artifact) -> None:
+    report = sample_report()
+    card = rendered(bundle, report, temperatures=(("es", 1.48), ("tl", 2.14)))
+    assert "one of its own for each of these languages: es (1.48), tl (2.14)" in card
+    assert "other\nprograms do not" in card
+    assert "of these languages" not in rendered(bundle, report, temperatures=())
+
+
+def test_a_bar_in_a_systems_name_does_not_end_its_cell(bundle: Artifact) -> None:
+    report = sample_report()
+    report["systems"][1]["name"] = "gpt|4"
+    assert "\n| gpt\\|4 | 0.678" in rendered(bundle, report)
 
 
 def test_a_prompt_with_quotes_and_backslashes_is_shown_as_it_is_used(

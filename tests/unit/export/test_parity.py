@@ -65,6 +65,7 @@ def evaluate(root: Path, ingest: Artifact, name: str, **sections: Any) -> Artifa
         ingest=ingest,
         subject=Subject(load(root / "tune", "tune"), base, base, None),
         out=root / name,
+        start=root,
         progress=SilentProgress(),
     )
 
@@ -266,7 +267,11 @@ def test_trained_label_rows_and_whole_models_are_evaluated_exported_and_proved(
     )
     common: dict[str, Any] = {"ingest": ingest, "progress": SilentProgress()}
     evaluated = run_evaluate(
-        settings, subject=Subject(tune, base, base, None), out=tmp_path / "evaluate", **common
+        settings,
+        subject=Subject(tune, base, base, None),
+        out=tmp_path / "evaluate",
+        start=tmp_path,
+        **common,
     )
     bundle = run_export(
         settings, evaluate=evaluated, tune=tune, base=base, out=tmp_path / "bundle", **common

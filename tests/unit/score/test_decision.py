@@ -33,6 +33,15 @@ def test_the_logits_are_divided_by_the_temperature():
     np.testing.assert_allclose(probabilities(logits, 2.0)[0], roots / roots.sum(), rtol=1e-6)
 
 
+@given(logits=LOGITS, data=st.data())
+def test_rows_may_have_a_temperature_each(logits, data):
+    temperature = data.draw(hnp.arrays(np.float64, len(logits), elements=st.floats(0.05, 20)))
+    found = probabilities(logits, temperature)
+    assert found.shape == logits.shape
+    for row, logit_row, one in zip(found, logits, temperature.tolist(), strict=True):
+        np.testing.assert_array_equal(row, probabilities(logit_row[None], one)[0])
+
+
 @given(logits=LOGITS, shift=st.floats(-100, 100, width=32))
 def test_adding_the_same_to_all_logits_changes_nothing(logits, shift):
     shifted = (logits + np.float32(shift)).astype(np.float64)
@@ -81,6 +90,15 @@ def test_a_language_goes_by_its_own_threshold_then_by_its_first_part_then_by_tha
         "en": "review",
         None: "review",
     }
+
+
+@pytest.mark.parametrize("lang", ["TL", "pt_br", "PT-BR", "pt"])
+def test_a_language_is_decided_alike_however_it_is_written(lang):
+    assert decide(0.7, lang, {"tl": 0.6, "pt": 0.6, "*": 0.9}) == "accept"
+
+
+def test_a_threshold_that_no_confidence_reaches_leaves_all_to_people():
+    assert decide(1.0, "ru", {"ru": 2.0, "*": 0.5}) == "review"
 
 
 def test_a_language_without_any_threshold_is_for_review():

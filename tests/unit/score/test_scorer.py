@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from slant.records import Pair, Prediction
 from slant.score.scorer import Refusal, Scorer
 from slant.score.torch_engine import TorchEngine
 from slant.task.encode import Encoder
+from slant.task.spec import TaskSpec
 from tiny import PAD, save_tiny_model
 from tiny_task import tiny_spec
 
@@ -75,6 +77,58 @@ def test_the_temperature_of_the_contract_is_applied(bundle, tmp_path):
     sharpened = found[1.0] ** 20
     sharpened /= sharpened.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found[0.05], sharpened, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def multilingual(bundle, tmp_path_factory) -> Scorer:
+    """The same model, with a temperature for Russian and one for Portuguese."""
+    folder = tmp_path_factory.mktemp("bundles") / "b"
+    folder.mkdir()
+    spec = tiny_spec(load_tokenizer(bundle / "causal-lm"), token_limit=LIMIT)
+    spec = spec.with_temperature(1.0, {"ru": 0.05, "pt": 0.1})
+    spec.with_thresholds({"ru": 0.0, "*": 1.5}).save(folder)
+    (folder / "causal-lm").symlink_to(bundle / "causal-lm")
+    return Scorer.load(folder, dtype="float32", device="cpu")
+
+
+def test_each_language_has_its_own_temperature_whatever_stands_beside_it(multilingual):
+    langs = ["ru", None, "pt-BR", "en", "RU"] * 6
+    found = multilingual.predict_proba(DOCUMENTS, "el puente", langs)
+    plain = multilingual.predict_proba(DOCUMENTS, "el puente")
+    for lang, row, own in zip(langs, found, plain, strict=True):
+        sharpened = own ** {"ru": 20, "RU": 20, "pt-BR": 10}.get(lang, 1)
+        np.testing.assert_allclose(row, sharpened / sharpened.sum(), atol=1e-4)
+    streamed = multilingual.stream(
+        Pair(document, "el puente", lang=lang)
+        for document, lang in zip(DOCUMENTS, langs, strict=True)
+    )
+    assert [p.probabilities for p in streamed] == [tuple(row) for row in found.tolist()]
+
+
+def test_a_refused_pair_does_not_move_the_temperatures_of_those_after_it(multilingual):
+    pairs = [
+        Pair("first", "x", lang="ru"),
+        Pair("a", TOO_LONG, lang="en"),
+        Pair("last", "x", lang="ru"),
+    ]
+    first, refused, last = multilingual.stream(pairs)
+    assert isinstance(refused, Refusal)
+    for text, outcome in (("first", first), ("last", last)):
+        (alone,) = multilingual.predict(text, "x", "ru")
+        np.testing.assert_allclose(outcome.probabilities, alone.probabilities, atol=1e-6)
+
+
+def test_one_language_for_all_documents_is_the_same_as_naming_it_for_each(multilingual):
+    each = multilingual.predict(DOCUMENTS[:3], "x", ["ru"] * 3)
+    assert all(map(same, multilingual.predict(DOCUMENTS[:3], "x", "ru"), each))
+    assert [prediction.decision for prediction in each] == ["accept"] * 3
+    assert [p.decision for p in multilingual.predict(DOCUMENTS[:3], "x")] == ["review"] * 3
+
+
+def test_different_numbers_of_documents_and_languages_are_an_error(scorer):
+    with pytest.raises(TaskError, match="2 documents and 1 languages") as raised:
+        scorer.predict(["a", "b"], "x", ["en"])
+    assert raised.value.hint
 
 
 def test_probabilities_have_a_row_a_document_and_a_column_a_label(scorer):
@@ -304,3 +358,22 @@ def test_a_bundle_with_another_tokenizer_is_refused(bundle, tmp_path):
 def test_an_unknown_dtype_is_refused(bundle):
     with pytest.raises(ModelError, match="no dtype 'bf16'"):
         Scorer.load(bundle, dtype="bf16")
+
+
+def test_each_document_goes_by_the_temperature_of_its_language(
+    bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle / "causal-lm", tmp_path / "causal-lm")
+    TaskSpec.load(bundle).with_temperature(0.05, {"ru": 0.2}).save(tmp_path)
+    scorer = Scorer.load(tmp_path, dtype="float32", device="cpu")
+    text = "мост " * 5
+    plain, russian, variant = scorer.predict_proba([text] * 3, None, ["en", "ru", "ru-UA"])
+    np.testing.assert_allclose(russian**4 / (russian**4).sum(), plain, atol=1e-5)
+    np.testing.assert_allclose(russian, variant, atol=1e-6)
+    np.testing.assert_allclose(scorer.predict_proba(text, None, "ru")[0], russian, atol=1e-5)
+    assert np.abs(plain - russian).max() > 0.01
+
+
+def test_as_many_languages_as_documents_are_wanted(scorer: Scorer) -> None:
+    with pytest.raises(TaskError, match="2 documents and 3 languages"):
+        scorer.predict(["a", "b"], None, ["en", "ru", "zh"])

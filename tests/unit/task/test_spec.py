@@ -31,6 +31,7 @@ OTHER = {
     "quantize": "int8",
     "weights": "def",
     "temperature": 1.38,
+    "temperatures": (("ru", 2.0),),
     "thresholds": (("*", 0.9), ("de", 0.8)),
 }
 
@@ -59,7 +60,7 @@ def test_the_fingerprint_is_pinned_because_stored_predictions_carry_it():
     # If this changes, raise the schema's number: old bundles no longer load.
     pinned = replace(SPEC, tokenizer_digest="")
     assert pinned.fingerprint == (
-        "f36282895ac9616dd62aa485bdf9a30eea9660664a3b62077aade4935c8b71ae"
+        "cf5281e69a4f92575953aea28a1255d102c0c3569ecc90077163af8318da0804"
     )
 
 
@@ -135,6 +136,28 @@ def test_a_missing_file_says_what_to_name_instead(tmp_path):
     with pytest.raises(ArtifactError, match=r"slant\.json: is not there") as raised:
         TaskSpec.load(tmp_path)
     assert "slant export" in raised.value.hint
+
+
+def test_a_language_has_its_own_temperature_or_else_the_pooled_one():
+    spec = SPEC.with_temperature(1.5, {"ru": 2.0, "pt": 0.5})
+    found = {lang: spec.temperature_of(lang) for lang in ("ru", "pt-BR", "en", "", None)}
+    assert found == {"ru": 2.0, "pt-BR": 0.5, "en": 1.5, "": 1.5, None: 1.5}
+    assert SPEC.temperature_of("ru") == SPEC.temperature == 1.37
+
+
+def test_a_new_calibration_replaces_all_of_the_old_one():
+    spec = SPEC.with_temperature(1.5, {"ru": 2.0}).with_thresholds({"ru": 0.7})
+    assert spec.with_temperature(1.4).temperatures == ()
+    assert spec.with_thresholds({"*": 0.8}).thresholds == (("*", 0.8),)
+
+
+def test_the_order_in_which_languages_are_named_has_no_part_in_the_fingerprint():
+    one = SPEC.with_temperature(1.5, {"ru": 2.0, "en": 1.0}).with_thresholds({"ru": 0.7, "*": 0.6})
+    other = SPEC.with_temperature(1.5, {"en": 1.0, "ru": 2.0}).with_thresholds(
+        {"*": 0.6, "ru": 0.7}
+    )
+    assert one == other
+    assert one.fingerprint == other.fingerprint
 
 
 def test_another_tokenizer_is_refused():

@@ -178,8 +178,20 @@ def test_a_report_that_cannot_be_sent_is_told_once(tmp_path: Path) -> None:
 
 def _system() -> dict[str, Any]:
     figure = {"value": 0.5, "low": None, "high": None}
-    overall = {"count": 3, "accuracy": figure, "macro_f1": figure, "f1": {"negative": 0.5}}
-    return {"id": "tuned", "name": "Tuned", "overall": overall, "slices": {"lang": {}}}
+    overall = {
+        "count": 3,
+        "f1": {"negative": figure},
+        **dict.fromkeys(("accuracy", "macro_f1", "mcc"), figure),
+        **dict.fromkeys(("f1_polar", "auroc", "ece", "brier")),
+    }
+    return {
+        "id": "tuned",
+        "name": "Tuned",
+        "overall": overall,
+        "slices": {"lang": {}},
+        "cost": None,
+        "latency": None,
+    }
 
 
 def test_a_full_disk_for_the_memory_does_not_stop_a_run(tmp_path: Path) -> None:

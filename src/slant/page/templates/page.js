@@ -55,14 +55,21 @@
     });
   }
 
-  function fold(text) {
-    text.classList.add("folded");
-    // To hide a line or two behind a button would save nothing.
-    const hidden = text.scrollHeight - text.clientHeight;
-    if (hidden < 3 * parseFloat(getComputedStyle(text).fontSize)) {
-      text.classList.remove("folded");
-      return;
-    }
+  // All are measured before any is changed: the browser lays out the page once, not once for each.
+  function fold(texts) {
+    texts.forEach((text) => text.classList.add("folded"));
+    const isLong = texts.map((text) => {
+      // To hide a line or two behind a button would save nothing.
+      const hidden = text.scrollHeight - text.clientHeight;
+      return hidden >= 3 * parseFloat(getComputedStyle(text).fontSize);
+    });
+    texts.forEach((text, i) => {
+      if (isLong[i]) unfoldable(text);
+      else text.classList.remove("folded");
+    });
+  }
+
+  function unfoldable(text) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "unfold";
@@ -79,6 +86,6 @@
   addEventListener("DOMContentLoaded", () => {
     themeButton();
     document.querySelectorAll("table.sortable").forEach(sortable);
-    document.querySelectorAll("blockquote").forEach(fold);  // while all of them can be measured
+    fold([...document.querySelectorAll("blockquote")]);  // while all of them can be measured
   });
 })();

@@ -1,0 +1,285 @@
+"""The calibration split at work: temperatures, thresholds, and what they come to on the test split.
+
+A third of the calibration documents fits the temperatures and proposes thresholds, the others prove
+them: so no example does both, and the promise of ``selective`` holds for the calibrated model.
+
+Shape letters: N examples, L labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slant.evaluate.calibration import Temperatures, fit_temperatures
+from slant.evaluate.gold import UNKNOWN_LANGUAGE
+from slant.evaluate.metrics import reliability
+from slant.evaluate.report import reliability_bins
+from slant.evaluate.resampling import figure, share_interval
+from slant.evaluate.selective import (
+    Answered,
+    Threshold,
+    accepted_of,
+    find_threshold,
+    least_examples,
+    risk_coverage,
+)
+from slant.score.decision import probabilities
+from slant.task.languages import OTHER_LANGUAGES, language_code, of_language
+
+__all__ = ["Asked", "Decisions", "Promise", "calibrate", "describe_calibration", "find_decisions"]
+
+_SCOUTS = 1 / 3
+_POINTS = 100
+_NEVER = 2.0
+"""A threshold that no confidence reaches: everything in the language goes to people."""
+
+
+@final
+@dataclass(frozen=True)
+class Asked:
+    """A split, as the tuned model answered.
+
+    Attributes:
+        logits_NL: before calibration.
+        gold_N: label indices.
+        langs: of the documents; None: not known.
+        keys: of the documents: equal for examples that must not be torn apart.
+    """
+
+    logits_NL: NDArray[np.float32]  # noqa: N815
+    gold_N: NDArray[np.int64]  # noqa: N815
+    langs: Sequence[str | None]
+    keys: Sequence[str]
+
+    def at(self, rows: NDArray[np.int64]) -> Asked:
+        """Some of the examples."""
+        langs, keys = [self.langs[i] for i in rows], [self.keys[i] for i in rows]
+        return Asked(self.logits_NL[rows], self.gold_N[rows], langs, keys)
+
+    def __add__(self, other: Asked) -> Asked:
+        """The examples of both."""
+        return Asked(
+            np.concatenate([self.logits_NL, other.logits_NL]),
+            np.concatenate([self.gold_N, other.gold_N]),
+            [*self.langs, *other.langs],
+            [*self.keys, *other.keys],
+        )
+
+    def answered(self, temperatures: Temperatures) -> Answered:
+        """Confidences after calibration, and which answers are right."""
+        probabilities_NL = probabilities(self.logits_NL, temperatures.of(self.langs))
+        right_N = probabilities_NL.argmax(axis=1) == self.gold_N
+        return Answered(probabilities_NL.max(axis=1, initial=0.0), right_N)
+
+
+@final
+@dataclass(frozen=True)
+class Promise:
+    """What was asked for: see ``evaluate.decisions`` in the configuration."""
+
+    max_error: float
+    confidence: float
+    by: str
+    review_usd: float
+
+
+@final
+@dataclass(frozen=True)
+class Decisions:
+    """Thresholds by language (``*``: others), for slant.json, and the part of the report."""
+
+    thresholds: Mapping[str, float]
+    report: dict[str, Any]
+
+
+def calibrate(
+    calibration: Asked, promise: Promise | None, seed: int
+) -> tuple[Temperatures, Asked, Asked]:
+    """Temperatures, the examples that they were fitted on, and those that are left for proofs.
+
+    All examples fit temperatures where there are too few to prove anything, or nothing to prove.
+    """
+    scouts, proofs = _parts(calibration.keys, seed)
+    if promise is None or len(proofs) < least_examples(promise.max_error, promise.confidence):
+        scouts, proofs = np.arange(len(calibration.keys)), np.arange(0)
+    fitted = calibration.at(scouts)
+    temperatures = fit_temperatures(fitted.logits_NL, fitted.gold_N, fitted.langs)
+    return temperatures, fitted, calibration.at(proofs)
+
+
+def _parts(keys: Sequence[str], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of a third of the documents; and of the others one row each, so that they are
+    independent."""
+    order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest())
+    scouts = set(order[: round(_SCOUTS * len(order))])
+    rows = [row for row, key in enumerate(keys) if key in scouts]
+    proofs: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        if key not in scouts:
+            proofs.setdefault(key, []).append(row)
+    random = np.random.default_rng(seed)
+    chosen = [members[int(random.integers(len(members)))] for members in proofs.values()]
+    return np.array(rows, dtype=np.int64), np.array(chosen, dtype=np.int64)
+
+
+def find_decisions(
+    scouts: Asked, proofs: Asked, test: Asked, temperatures: Temperatures, promise: Promise
+) -> Decisions:
+    """Thresholds that keep the promise, tried on the test split; see docs/report-schema.md.
+
+    Args:
+        scouts: examples that propose thresholds, none of them among the proofs: those that
+            temperatures were fitted on, and the validation split, which chose the weights and so
+            may prove nothing.
+        proofs: other examples, at most one of a document.
+        test: what the promise is looked at with.
+        temperatures: of the calibrated model.
+        promise: what is asked for.
+    """
+    own = _own_threshold(proofs.langs, promise)
+    sides = [
+        _Side(part.answered(temperatures), [_name(lang, own) for lang in part.langs])
+        for part in (scouts, proofs, test)
+    ]
+    langs = {lang or UNKNOWN_LANGUAGE for part in (proofs, test) for lang in part.langs}
+    members: dict[str, list[str]] = {}
+    for lang in sorted(langs):
+        members.setdefault(_name(lang, own), []).append(lang)
+    found = [_group(name, among, sides, promise) for name, among in sorted(members.items())]
+    everything = [_Side(side.answered, [OTHER_LANGUAGES] * len(side.names)) for side in sides]
+    thresholds = {group["name"]: group["threshold"] for group in found}
+    answered, names = sides[-1].answered, sides[-1].names
+    least = [thresholds[name] for name in names]
+    outcome = _outcome(answered, accepted_of(answered, least), promise.confidence)
+    rejected = 1 - outcome["accepted"] / max(1, outcome["count"])
+    report = {
+        "max_error": promise.max_error,
+        "confidence": promise.confidence,
+        "by": promise.by,
+        "examples": len(proofs.keys),
+        "groups": found,
+        "pooled": _group(OTHER_LANGUAGES, sorted(langs), everything, promise),
+        "test": outcome,
+        "review_usd_per_1000": round(1000 * rejected * promise.review_usd, 2),
+        "curve": _curves(answered, test.langs),
+    }
+    written = {name: _NEVER if value is None else value for name, value in thresholds.items()}
+    return Decisions(written, report)
+
+
+@final
+@dataclass(frozen=True)
+class _Side:
+    """Answers, and the group that each is in."""
+
+    answered: Answered
+    names: Sequence[str]
+
+    def only(self, name: str) -> Answered:
+        rows = np.array([other == name for other in self.names], dtype=bool)
+        return Answered(self.answered.confidence_N[rows], self.answered.right_N[rows])
+
+
+def _own_threshold(langs: Sequence[str | None], promise: Promise) -> set[str]:
+    """The languages with examples enough for a threshold of their own."""
+    if promise.by == "all":
+        return set()
+    # Twice what it takes without a mistake: with less a threshold is a matter of luck.
+    enough = 2 * least_examples(promise.max_error, promise.confidence)
+    counts = Counter(language_code(lang) for lang in langs)
+    return {
+        lang
+        for lang, count in counts.items()
+        if count >= enough and lang not in ("", UNKNOWN_LANGUAGE)
+    }
+
+
+def _name(lang: str | None, own: set[str]) -> str:
+    """The group that a language is in; as ``task.languages`` finds its threshold."""
+    code = language_code(lang)
+    names = (code, code.partition("-")[0])
+    return next((name for name in names if name in own), OTHER_LANGUAGES)
+
+
+def _group(name: str, langs: list[str], sides: Sequence[_Side], promise: Promise) -> dict[str, Any]:
+    scouts, proofs, test = (side.only(name) for side in sides)
+    found = find_threshold(
+        scouts, proofs, max_error=promise.max_error, confidence=promise.confidence
+    )
+    accepted_N = accepted_of(test, [found.value] * len(test))
+    return {
+        "name": name,
+        "languages": langs,
+        **_described(found),
+        "test": _outcome(test, accepted_N, promise.confidence),
+    }
+
+
+def _described(found: Threshold) -> dict[str, Any]:
+    content = asdict(found)
+    content["threshold"] = content.pop("value")
+    return content
+
+
+def _outcome(
+    answered: Answered, accepted_N: NDArray[np.bool_], confidence: float
+) -> dict[str, Any]:
+    accepted = int(accepted_N.sum())
+    wrong = int((accepted_N & ~answered.right_N).sum())
+    bounds = share_interval(wrong, accepted, confidence)
+    return {
+        "count": len(answered),
+        "accepted": accepted,
+        "wrong": wrong,
+        "error": figure(wrong / accepted, bounds) if accepted else None,
+    }
+
+
+def _curves(answered: Answered, langs: Sequence[str | None]) -> dict[str, Any]:
+    side = _Side(answered, [lang or UNKNOWN_LANGUAGE for lang in langs])
+    names = sorted(set(side.names))
+    parts = {"all": answered}
+    if len(names) > 1:
+        parts |= {name: side.only(name) for name in names}
+    return {
+        name: [[round(x, 5) for x in point] for point in risk_coverage(part, _POINTS)]
+        for name, part in parts.items()
+    }
+
+
+def describe_calibration(fitted: Asked, test: Asked, temperatures: Temperatures) -> dict[str, Any]:
+    """The report's ``calibration``; see docs/report-schema.md."""
+    before_NL = probabilities(test.logits_NL, 1.0)
+    after_NL = probabilities(test.logits_NL, temperatures.of(test.langs))
+
+    def errors(rows: NDArray[np.bool_]) -> dict[str, float]:
+        return {
+            "ece_before": round(reliability(before_NL[rows], test.gold_N[rows]).ece, 5),
+            "ece_after": round(reliability(after_NL[rows], test.gold_N[rows]).ece, 5),
+        }
+
+    langs_N = np.array([lang or UNKNOWN_LANGUAGE for lang in test.langs], dtype=object)
+    by_language = {
+        lang: {
+            "examples": sum((x or UNKNOWN_LANGUAGE) == lang for x in fitted.langs),
+            "temperature": of_language(temperatures.by_language, lang) or temperatures.pooled,
+            "count": int((langs_N == lang).sum()),
+            **errors(langs_N == lang),
+        }
+        for lang in sorted(set(langs_N))
+    }
+    return {
+        "temperature": temperatures.pooled,
+        "temperatures": temperatures.by_language,
+        "examples": len(fitted.keys),
+        **errors(np.ones(len(langs_N), dtype=bool)),
+        "bins_before": reliability_bins(reliability(before_NL, test.gold_N)),
+        "languages": by_language,
+    }

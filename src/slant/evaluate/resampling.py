@@ -139,7 +139,7 @@ class Resamples:
                 normal distribution that they then have by the central limit theorem.
         """
         shape = features.shape[1:]
-        kind_D, kinds_KF = self._kinds(code_N, features.reshape(len(features), -1))
+        kind_D, kinds_KF = self._kinds(code_N, features.reshape(len(features), math.prod(shape)))
         counts_K = np.bincount(kind_D, minlength=len(kinds_KF))
         whole_F = counts_K @ kinds_KF
         if may_be_normal and len(kinds_KF) > _MOST_KINDS:
@@ -169,10 +169,12 @@ class Resamples:
                 predicted_N == NO_ANSWER, num_labels, predicted_N
             )
         shape = (num_labels, *[num_columns] * num_systems)
-        gold_C, *columns_C = np.indices(shape).reshape(1 + num_systems, -1)
-        features = np.zeros((len(gold_C), num_systems, num_labels, num_columns))
+        # Of tens of labels, few of the many ways to answer occur.
+        codes_C, code_N = np.unique(code_N, return_inverse=True)
+        gold_C, *columns_C = np.unravel_index(codes_C, shape)
+        features = np.zeros((len(codes_C), num_systems, num_labels, num_columns))
         for system, column_C in enumerate(columns_C):
-            features[np.arange(len(gold_C)), system, gold_C, column_C] = 1
+            features[np.arange(len(codes_C)), system, gold_C, column_C] = 1
         return self.draw(code_N, features)
 
     def calibrations(self, confidence_N: Floats, right_N: NDArray[np.bool_]) -> Draws:

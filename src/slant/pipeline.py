@@ -173,7 +173,11 @@ class Pipeline:
     def _run(self, stage: str) -> StageResult:
         started = time.monotonic()
         found = find(self.folder(stage), stage)
-        made = found is None or found.key != self._recipe(stage).key
+        made = (
+            found is None
+            or found.key != self._recipe(stage).key
+            or bool(found.facts.get("ask_again"))  # an endpoint did not answer to the end
+        )
         if made or found is None:
             artifact = self._make(stage)
             release_memory()

@@ -52,6 +52,7 @@ def _compare(
 
 
 def _print(found: Mapping[str, Any]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from slant.cli.table import make_console, percent, points
@@ -64,14 +65,14 @@ def _print(found: Mapping[str, Any]) -> None:
     )
     first, *others = found["systems"]
     table.add_column("run")
-    for column in ("accuracy", "macro-F1", "ECE", f"{first['name']} is better by", "p"):
+    for column in ("accuracy", "macro-F1", "ECE", f"{escape(first['name'])} is better by", "p"):
         table.add_column(column, justify="right")
     differences = {entry["system"]: entry for entry in found["comparisons"]}
     for system in found["systems"]:
         overall, entry = system["overall"], differences.get(system["id"])
         ece = overall["ece"]
         table.add_row(
-            system["name"],
+            escape(system["name"]),
             percent(overall["accuracy"]),
             percent(overall["macro_f1"]),
             "" if ece is None else f"{ece['value']:.3f}",
@@ -84,17 +85,19 @@ def _print(found: Mapping[str, Any]) -> None:
     console.print(_languages(found["systems"]))
     for system in others:
         sentence = differences[system["id"]]["sentence"]
-        console.print(f"{first['name']} against {system['name']}: {sentence}")
+        names = f"{first['name']} against {system['name']}"
+        console.print(f"{escape(names)}: {sentence}")
 
 
 def _languages(systems: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     from slant.cli.table import percent
 
     table = Table(title="macro-F1 by language", title_justify="left")
     table.add_column("language")
-    for column in ("examples", *[system["name"] for system in systems]):
+    for column in ("examples", *[escape(system["name"]) for system in systems]):
         table.add_column(column, justify="right")
     for lang, metrics in systems[0]["slices"]["lang"].items():
         figures = [percent(system["slices"]["lang"][lang]["macro_f1"]) for system in systems]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from slant.config.section import Location, PositiveInt, Section
 
@@ -32,7 +34,8 @@ class EndpointSettings(Section):
     """Header that carries the key: `authorization` (as a bearer token), or `api-key` as Azure has
     it."""
     query: dict[str, str] = {}
-    """Added to the address, e.g. `{api-version: 2024-10-21}` for Azure."""
+    """Added to the address, e.g. `{api-version: 2024-10-21}` for Azure. No place for keys: saved
+    copies of the configuration hold it."""
     instructions: Literal["english", "document"] = "english"
     """Language of the instructions: English, or that of each document where there is a
     translation."""
@@ -62,6 +65,19 @@ class EndpointSettings(Section):
     """Price of a million tokens of answers, US dollars."""
     budget_usd: _Price | None = None
     """Asking stops before this is exceeded, answers of earlier runs included; needs the prices."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must begin with http:// or https:// and name a host")
+        if parts.username or parts.password or parts.query:
+            # Not a ValueError: its message would show the value.
+            raise PydanticCustomError(
+                "secret", "must hold no password and no query; use key_env, and query"
+            )
+        return value
 
     @model_validator(mode="after")
     def _has_prices(self) -> EndpointSettings:

@@ -8,8 +8,10 @@ Shape letters: N examples, L labels.
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slant.artifacts import Artifact, digest_json
+from slant.artifacts import Artifact, digest_json, write_atomically
 from slant.config.settings import ProjectSettings
 from slant.corpus import LabelledDocument
 from slant.errors import ModelError, TaskError
@@ -145,7 +147,7 @@ class Bench:
             logits_NL,
             np.array(gold, dtype=np.int64),
             [item.document.lang for item in items],
-            [item.document.cluster or document_key(item) for item in items],
+            [document_key(item) for item in items],
         )
 
     def prompted(self, test: Sequence[LabelledDocument]) -> tuple[NDArray[np.float64], float]:
@@ -214,36 +216,46 @@ class Bench:
 
                 return pair_logits(engine, encoder, texts, task.advance, on_refused=refuse)
 
-        return self._kept(name, spec, items, compute)
+        return self.kept(name, self._model_key(spec), items, compute)
 
-    def _kept(
+    def _model_key(self, spec: TaskSpec) -> dict[str, str]:
+        return {"fingerprint": spec.fingerprint, "tune": self._subject.tune.digest}
+
+    def kept(
         self,
         name: str,
-        spec: TaskSpec,
+        model: Mapping[str, str],
         items: Sequence[LabelledDocument],
-        compute: Callable[[], NDArray[np.float32]],
-    ) -> tuple[NDArray[np.float32], float]:
-        """What was computed for these items, and the seconds it took: from disk if it is there."""
+        compute: Callable[[], NDArray[Any]],
+    ) -> tuple[NDArray[Any], float]:
+        """What was computed for these items, and the seconds it took: from disk if it is there.
+
+        Args:
+            name: of the file, without its key.
+            model: what tells the model that computes from any other.
+            items: N of them.
+            compute: makes ``(N, …)`` values.
+        """
         key = digest_json(
             {
-                "fingerprint": spec.fingerprint,
-                "tune": self._subject.tune.digest,
+                **model,
                 "dtype": str(self._dtype),
-                "items": [(item.document.digest, *item.text) for item in items],
+                "device": self._device,
+                "tokens_per_batch": self._settings.evaluate.tokens_per_batch,
+                "items": [(item.document.lang, *item.text) for item in items],
             }
         )
         kept = self._scores / f"{name}-{key[:16]}.npz"
-        if kept.exists():
-            with np.load(kept) as stored:
-                return stored["values"], float(stored["seconds"])
+        if (found := _stored(kept, len(items))) is not None:
+            return found
         started = time.perf_counter()
         values = compute()
         seconds = time.perf_counter() - started
         for old in self._scores.glob(f"{name}-*.npz"):
             old.unlink()
-        partial = kept.with_suffix(".partial.npz")
-        np.savez(partial, values=values, seconds=np.float64(seconds))
-        partial.replace(kept)
+        content = io.BytesIO()
+        np.savez(content, values=values, seconds=np.float64(seconds))
+        write_atomically(kept, content.getvalue())
         return values, seconds
 
     def embeddings(
@@ -260,4 +272,14 @@ class Bench:
             with self._progress.task(f"embed {split}", len(items), "documents") as task:
                 return embed(causal_lm, prompts, self.spec.pad_token_id, task.advance)
 
-        return self._kept(f"embedding-{split}", self.spec, items, compute)
+        return self.kept(f"embedding-{split}", self._model_key(self.spec), items, compute)
+
+
+def _stored(path: Path, num: int) -> tuple[NDArray[Any], float] | None:
+    """The values and seconds in a file; None where there is none, or it is damaged."""
+    try:
+        with np.load(path) as stored:
+            values, seconds = stored["values"], float(stored["seconds"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return (values, seconds) if len(values) == num else None

@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from slant.task.languages import language_code, of_language
+from slant.task.languages import UNKNOWN_LANGUAGE, language_code, of_language
 
 __all__ = ["Temperatures", "fit_temperature", "fit_temperatures"]
 
@@ -55,7 +55,7 @@ def fit_temperatures(
         pooled,
         {
             lang: fit_temperature(logits_NL[names == lang], gold_N[names == lang], pooled)
-            for lang in sorted(set(names) - {""})
+            for lang in sorted(set(names) - {UNKNOWN_LANGUAGE})
         },
     )
 

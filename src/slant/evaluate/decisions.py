@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slant.evaluate.calibration import Temperatures, fit_temperatures
-from slant.evaluate.gold import UNKNOWN_LANGUAGE
 from slant.evaluate.metrics import reliability
 from slant.evaluate.report import reliability_bins
-from slant.evaluate.resampling import figure, share_interval
+from slant.evaluate.resampling import Interval, Resamples, figure, share_interval
 from slant.evaluate.selective import (
     Answered,
     Threshold,
@@ -31,12 +30,13 @@ from slant.evaluate.selective import (
     risk_coverage,
 )
 from slant.score.decision import probabilities
-from slant.task.languages import OTHER_LANGUAGES, language_code, of_language
+from slant.task.languages import OTHER_LANGUAGES, UNKNOWN_LANGUAGE, language_code, of_language
 
 __all__ = ["Asked", "Decisions", "Promise", "calibrate", "describe_calibration", "find_decisions"]
 
 _SCOUTS = 1 / 3
 _POINTS = 100
+_RESAMPLES = 2000
 _NEVER = 2.0
 """A threshold that no confidence reaches: everything in the language goes to people."""
 
@@ -145,7 +145,7 @@ def find_decisions(
     """
     own = _own_threshold(proofs.langs, promise)
     sides = [
-        _Side(part.answered(temperatures), [_name(lang, own) for lang in part.langs])
+        _Side(part.answered(temperatures), [_name(lang, own) for lang in part.langs], part.keys)
         for part in (scouts, proofs, test)
     ]
     langs = {lang or UNKNOWN_LANGUAGE for part in (proofs, test) for lang in part.langs}
@@ -153,11 +153,13 @@ def find_decisions(
     for lang in sorted(langs):
         members.setdefault(_name(lang, own), []).append(lang)
     found = [_group(name, among, sides, promise) for name, among in sorted(members.items())]
-    everything = [_Side(side.answered, [OTHER_LANGUAGES] * len(side.names)) for side in sides]
+    everything = [
+        _Side(side.answered, [OTHER_LANGUAGES] * len(side.names), side.keys) for side in sides
+    ]
     thresholds = {group["name"]: group["threshold"] for group in found}
     answered, names = sides[-1].answered, sides[-1].names
     least = [thresholds[name] for name in names]
-    outcome = _outcome(answered, accepted_of(answered, least), promise.confidence)
+    outcome = _outcome(sides[-1], accepted_of(answered, least), promise.confidence)
     rejected = 1 - outcome["accepted"] / max(1, outcome["count"])
     report = {
         "max_error": promise.max_error,
@@ -171,20 +173,26 @@ def find_decisions(
         "curve": _curves(answered, test.langs),
     }
     written = {name: _NEVER if value is None else value for name, value in thresholds.items()}
+    if len(written) == 1 and OTHER_LANGUAGES not in written:
+        # A project in one language: documents need not say so.
+        written[UNKNOWN_LANGUAGE] = next(iter(written.values()))
     return Decisions(written, report)
 
 
 @final
 @dataclass(frozen=True)
 class _Side:
-    """Answers, and the group that each is in."""
+    """Answers, the group that each is in, and its document."""
 
     answered: Answered
     names: Sequence[str]
+    keys: Sequence[str]
 
-    def only(self, name: str) -> Answered:
+    def only(self, name: str) -> _Side:
         rows = np.array([other == name for other in self.names], dtype=bool)
-        return Answered(self.answered.confidence_N[rows], self.answered.right_N[rows])
+        answered = Answered(self.answered.confidence_N[rows], self.answered.right_N[rows])
+        keys = [key for key, row in zip(self.keys, rows, strict=True) if row]
+        return _Side(answered, [name] * len(keys), keys)
 
 
 def _own_threshold(langs: Sequence[str | None], promise: Promise) -> set[str]:
@@ -194,11 +202,7 @@ def _own_threshold(langs: Sequence[str | None], promise: Promise) -> set[str]:
     # Twice what it takes without a mistake: with less a threshold is a matter of luck.
     enough = 2 * least_examples(promise.max_error, promise.confidence)
     counts = Counter(language_code(lang) for lang in langs)
-    return {
-        lang
-        for lang, count in counts.items()
-        if count >= enough and lang not in ("", UNKNOWN_LANGUAGE)
-    }
+    return {lang for lang, count in counts.items() if count >= enough and lang != UNKNOWN_LANGUAGE}
 
 
 def _name(lang: str | None, own: set[str]) -> str:
@@ -211,9 +215,12 @@ def _name(lang: str | None, own: set[str]) -> str:
 def _group(name: str, langs: list[str], sides: Sequence[_Side], promise: Promise) -> dict[str, Any]:
     scouts, proofs, test = (side.only(name) for side in sides)
     found = find_threshold(
-        scouts, proofs, max_error=promise.max_error, confidence=promise.confidence
+        scouts.answered,
+        proofs.answered,
+        max_error=promise.max_error,
+        confidence=promise.confidence,
     )
-    accepted_N = accepted_of(test, [found.value] * len(test))
+    accepted_N = accepted_of(test.answered, [found.value] * len(test.keys))
     return {
         "name": name,
         "languages": langs,
@@ -228,26 +235,41 @@ def _described(found: Threshold) -> dict[str, Any]:
     return content
 
 
-def _outcome(
-    answered: Answered, accepted_N: NDArray[np.bool_], confidence: float
-) -> dict[str, Any]:
-    accepted = int(accepted_N.sum())
-    wrong = int((accepted_N & ~answered.right_N).sum())
-    bounds = share_interval(wrong, accepted, confidence)
-    return {
-        "count": len(answered),
-        "accepted": accepted,
-        "wrong": wrong,
-        "error": figure(wrong / accepted, bounds) if accepted else None,
-    }
+def _outcome(side: _Side, accepted_N: NDArray[np.bool_], confidence: float) -> dict[str, Any]:
+    wrong_N = accepted_N & ~side.answered.right_N
+    accepted, wrong = int(accepted_N.sum()), int(wrong_N.sum())
+    error = None
+    if accepted:
+        error = figure(
+            wrong / accepted, _error_interval(side.keys, accepted_N, wrong_N, confidence)
+        )
+    return {"count": len(accepted_N), "accepted": accepted, "wrong": wrong, "error": error}
+
+
+def _error_interval(
+    keys: Sequence[str],
+    accepted_N: NDArray[np.bool_],
+    wrong_N: NDArray[np.bool_],
+    confidence: float,
+) -> Interval:
+    """Exact where every document has one accepted answer, else by resampling documents."""
+    document_N = np.unique(np.array(keys, dtype=object)[accepted_N], return_inverse=True)[1]
+    if len(set(document_N.tolist())) < len(document_N):
+        resamples = Resamples(document_N, _RESAMPLES, seed=0)
+        features = np.array([[0.0, 1.0], [1.0, 1.0]])
+        draws = resamples.draw(wrong_N[accepted_N].astype(np.int64), features)
+        if bounds := draws.interval(lambda sums: sums[..., 0] / sums[..., 1], confidence):
+            return bounds
+    return share_interval(int(wrong_N.sum()), int(accepted_N.sum()), confidence)
 
 
 def _curves(answered: Answered, langs: Sequence[str | None]) -> dict[str, Any]:
-    side = _Side(answered, [lang or UNKNOWN_LANGUAGE for lang in langs])
-    names = sorted(set(side.names))
+    named = [lang or UNKNOWN_LANGUAGE for lang in langs]
+    side = _Side(answered, named, [""] * len(named))
+    names = sorted(set(named))
     parts = {"all": answered}
     if len(names) > 1:
-        parts |= {name: side.only(name) for name in names}
+        parts |= {name: side.only(name).answered for name in names}
     return {
         name: [[round(x, 5) for x in point] for point in risk_coverage(part, _POINTS)]
         for name, part in parts.items()

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from slant.corpus import LabelledDocument
 from slant.labels import LabelSet
 from slant.records import OVERALL
+from slant.task.languages import UNKNOWN_LANGUAGE
 
 __all__ = ["Gold", "Slices", "document_key", "gold_of"]
 
 Ints = NDArray[np.int64]
 
-UNKNOWN_LANGUAGE, UNKNOWN_SOURCE, UNKNOWN_MONTH = "und", "other", "unknown"
+UNKNOWN_SOURCE, UNKNOWN_MONTH = "other", "unknown"
 _LENGTHS = (140, 500, 2000)
 _LENGTH_NAMES = ("under 140", "140 to 499", "500 to 1,999", "2,000 and more")
 
@@ -79,8 +80,8 @@ class Gold:
 
 
 def document_key(item: LabelledDocument) -> str:
-    """Equal for examples that are about the same text."""
-    return item.document.digest or item.document.id
+    """Equal for examples that are about the same text, or about near-duplicates."""
+    return item.document.cluster or item.document.digest or item.document.id
 
 
 def gold_of(

@@ -23,7 +23,7 @@ from slant.task.spec import TaskSpec
 
 __all__ = ["read_predictions", "write_predictions"]
 
-_TOLERANCE = 0.01  # how far probabilities may be from adding up to 1: some are written in percent
+_ROUNDING = 0.006  # of one probability: some are written with two digits
 _SHOWN = 3
 _SHOWN_CHARACTERS = 40  # of a label: it may be all that a language model said
 
@@ -145,7 +145,11 @@ def _probabilities(row: dict[str, str], labels: LabelSet) -> tuple[list[float] |
         except ValueError:
             return None, f"a probability is no number: {given}", True
         total = sum(numbers)
-        if not math.isfinite(total) or min(numbers) < 0 or abs(total - 1) > _TOLERANCE:
+        if (
+            not math.isfinite(total)
+            or min(numbers) < 0
+            or abs(total - 1) > _ROUNDING * len(numbers)
+        ):
             return None, f"the probabilities {given} do not add up to 1", True
         return [number / total for number in numbers], "", True
     if row.get("label") not in labels:

@@ -5,6 +5,7 @@ Shape letters: N examples, L labels, R resamples, P columns of a confusion matri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -103,7 +104,10 @@ class Measurement:
     def __init__(self, gold: Gold, *, bootstrap: int, confidence: float, seed: int) -> None:
         self.gold = gold
         self.confidence = confidence
-        self._bootstrap, self._seed = bootstrap, seed
+        # With fewer resamples no p-value could be small enough, after Holm's correction.
+        languages = len(gold.slices["lang"].values) if "lang" in gold.slices else 1
+        self._bootstrap = max(bootstrap, math.ceil(2 * languages / (1 - confidence)))
+        self._seed = seed
         names = list(gold.labels)
         polar = [place for place, name in enumerate(names) if name != NEUTRAL]
         self._polar = polar if len(polar) < len(names) and len(polar) > 1 else None

@@ -85,7 +85,9 @@ def find_threshold(
     needed = least_examples(max_error, confidence)
     if len(proof) < needed:
         return Threshold(
-            None, len(proof), reason=f"{len(proof)} calibration examples; it takes {needed}"
+            None,
+            len(proof),
+            reason=f"{len(proof)} calibration examples are left for the proof; it takes {needed}",
         )
     candidates = _candidates(scout)
     start = max(

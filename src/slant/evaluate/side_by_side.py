@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from slant.artifacts import find
 from slant.errors import InputError, UsageError
-from slant.evaluate.gold import UNKNOWN_LANGUAGE, UNKNOWN_SOURCE, Gold, Slices
+from slant.evaluate.gold import UNKNOWN_SOURCE, Gold, Slices
 from slant.evaluate.report import Measured, Measurement, compare
 from slant.labels import LabelSet
+from slant.task.languages import UNKNOWN_LANGUAGE
 
 __all__ = ["COMPARISON_SCHEMA", "compare_runs"]
 
@@ -144,7 +145,10 @@ def _predictions_file(path: Path) -> Path:
         return path
     for folder in (path, path / "evaluate"):
         if (folder / _PREDICTIONS).is_file():
-            if (folder / "manifest.json").exists() and find(folder, "evaluate") is None:
+            is_artifact = any(
+                (folder / name).exists() for name in ("manifest.json", "building.json")
+            )
+            if is_artifact and find(folder, "evaluate") is None:
                 raise UsageError(f"{folder}: is not a finished evaluation")
             return folder / _PREDICTIONS
     raise UsageError(

@@ -32,7 +32,7 @@ from slant.evaluate.predictions import write_predictions
 from slant.evaluate.report import REPORT_SCHEMA, Measured, Measurement, compare
 from slant.evaluate.report_html import render_report
 from slant.evaluate.report_markdown import render_markdown
-from slant.evaluate.systems import Trial, local_cost, measure_others
+from slant.evaluate.systems import Trial, check_named, local_cost, measure_others
 from slant.model.base import resolve_dtype
 from slant.progress import Progress
 from slant.score.decision import probabilities
@@ -91,6 +91,7 @@ def run_evaluate(
     corpus = Corpus(ingest)
     if not corpus.split("test"):
         raise InputError("the test split is empty", hint="Change ingest.split or the sizes.")
+    check_named(settings, start)
     work = out.parent
     with build(out, evaluate_recipe(settings, ingest, subject, start)) as builder:
         scores = work / _SCORES
@@ -146,6 +147,7 @@ def run_evaluate(
         builder.facts.update(
             gate_unmet=unmet(report["gate"]),
             temperature=temperatures.pooled,
+            ask_again=bool(others.unfinished) or others.num_failed > 0,
             refused=report["data"]["rejected"] - ingest.facts.get("rejected", 0),
         )
     log_report(

@@ -15,6 +15,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from slant.artifacts import digest_json
 from slant.config.evaluate_settings import EndpointSettings
 from slant.config.settings import ProjectSettings
 from slant.corpus import Corpus, LabelledDocument
@@ -30,7 +31,7 @@ from slant.records import Pair
 from slant.score.scorer import Refusal, Scorer
 from slant.storage import is_url
 
-__all__ = ["Others", "Trial", "local_cost", "measure_others"]
+__all__ = ["Others", "Trial", "check_named", "local_cost", "measure_others"]
 
 _MOST_EMBEDDED = 4000  # training examples that a classifier on hidden states learns from
 _SHOT_POOL = 2000
@@ -76,6 +77,25 @@ class Others:
 
     measured: list[Measured] = field(default_factory=list)
     unfinished: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def num_failed(self) -> int:
+        """Answers that endpoints failed to give; another run may get them."""
+        return sum(system.missing.get("failed", 0) for system in self.measured)
+
+
+def check_named(settings: ProjectSettings, start: Path) -> None:
+    """Whether what ``evaluate`` names is there: before an hour is spent on other systems.
+
+    Raises:
+        UsageError: a file of predictions is not there.
+    """
+    for name, file in settings.evaluate.predictions.items():
+        if not is_url(file) and not (start / file).is_file():
+            raise UsageError(
+                f"evaluate.predictions: {name}: there is no file {start / file}",
+                hint="Paths are relative to slant.yaml.",
+            )
 
 
 def measure_others(trial: Trial) -> Others:
@@ -286,23 +306,25 @@ def _bundle(trial: Trial, name: str, path: str) -> Measured:
             hint="Only systems with the same labels can be compared.",
         )
     columns = [scorer.labels.index(label) for label in labels]
-    found_NL = np.full((len(test), len(labels)), np.nan)
-    started, refused = time.perf_counter(), 0
-    with trial.progress.task(f"score {name}", len(test), "documents") as task:
-        pairs = (Pair(*item.text, item.document.id, item.document.lang) for item in test)
-        for row, outcome in enumerate(scorer.stream(pairs)):
-            if isinstance(outcome, Refusal):
-                refused += 1
-            else:
-                found_NL[row] = np.array(outcome.probabilities)[columns]
-            task.advance()
-    seconds = time.perf_counter() - started
+
+    def compute() -> NDArray[np.float64]:
+        found_NL = np.full((len(test), len(labels)), np.nan)
+        with trial.progress.task(f"score {name}", len(test), "documents") as task:
+            pairs = (Pair(*item.text, item.document.id, item.document.lang) for item in test)
+            for row, outcome in enumerate(scorer.stream(pairs)):
+                if not isinstance(outcome, Refusal):
+                    found_NL[row] = np.array(outcome.probabilities)[columns]
+                task.advance()
+        return found_NL
+
+    model = {"fingerprint": scorer.fingerprint, "labels": ",".join(labels)}
+    found_NL, seconds = trial.bench.kept(f"bundle-{digest_json(name)[:8]}", model, test, compute)
     return Measured(
         "bundle",
         name,
         f"the bundle {folder.name} with the fingerprint {scorer.fingerprint[:12]}, as it decides",
         found_NL,
         seconds,
-        missing={"refused": refused},
+        missing={"refused": int(np.isnan(found_NL).any(axis=1).sum())},
         cost=trial.cost(seconds),
     )

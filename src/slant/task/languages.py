@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["OTHER_LANGUAGES", "language_code", "of_language"]
+__all__ = ["OTHER_LANGUAGES", "UNKNOWN_LANGUAGE", "language_code", "of_language"]
 
 OTHER_LANGUAGES = "*"
 """Names the value of languages that have none of their own."""
 
 
+UNKNOWN_LANGUAGE = "und"
+"""Names the language of documents that do not tell it (undetermined, in BCP 47)."""
+
+
 def language_code(lang: str | None) -> str:
-    """A BCP 47 code as ingestion writes it, however it was written: ``pt-br``; empty for None."""
-    return (lang or "").lower().replace("_", "-")
+    """A BCP 47 code as ingestion writes it, however it was written: ``pt-br``; ``und`` for None."""
+    return (lang or UNKNOWN_LANGUAGE).lower().replace("_", "-")
 
 
 def of_language(table: Mapping[str, float], lang: str | None) -> float | None:

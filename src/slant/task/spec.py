@@ -24,7 +24,7 @@ from slant.task.verbalizer import Verbalizer, find_bos
 __all__ = ["QUANTIZE", "SPEC_FILE", "TaskSpec", "tokenizer_digest"]
 
 SPEC_FILE = "slant.json"
-_SCHEMA = "slant.task/3"
+_SCHEMA = "slant.task/2"
 _LONG_DOCUMENTS = ("cut", "windows", "passages")
 QUANTIZE = ("none", "int8", "nf4")
 """How weights may be rounded when scoring."""
@@ -140,8 +140,12 @@ class TaskSpec:
         return self.temperature if found is None else found
 
     def with_quantize(self, quantize: str) -> TaskSpec:
-        """The same contract for weights that are rounded otherwise when scoring."""
-        return replace(self, quantize=quantize)
+        """The same contract for weights that are rounded otherwise when scoring.
+
+        Thresholds were proven for the weights as they were: other ones have none.
+        """
+        thresholds = self.thresholds if quantize == self.quantize else ()
+        return replace(self, quantize=quantize, thresholds=thresholds)
 
     def with_thresholds(self, thresholds: Mapping[str, float]) -> TaskSpec:
         """The same contract with bounds of what is accepted."""
@@ -182,7 +186,8 @@ class TaskSpec:
             "quantize": self.quantize,
             "calibration": {
                 "temperature": self.temperature,
-                "temperatures": dict(self.temperatures),
+                # Only where there are some: contracts before calibration stay what they were.
+                **({"temperatures": dict(self.temperatures)} if self.temperatures else {}),
                 "thresholds": dict(self.thresholds),
             },
         }
@@ -247,7 +252,7 @@ def _from_fields(content: Mapping[str, Any]) -> TaskSpec:
         quantize=content["quantize"],
         weights=content["weights"],
         temperature=content["calibration"]["temperature"],
-        temperatures=tuple(sorted(content["calibration"]["temperatures"].items())),
+        temperatures=tuple(sorted(content["calibration"].get("temperatures", {}).items())),
         thresholds=tuple(sorted(content["calibration"]["thresholds"].items())),
     )
 

@@ -154,7 +154,10 @@ def test_an_empty_calibration_split_decides_nothing_and_leaves_temperatures_at_o
     found = find_decisions(scouts, proofs, test, temperatures, PROMISE)
     assert found.report["test"] == {"count": 20, "accepted": 0, "wrong": 0, "error": None}
     (group,) = found.report["groups"]
-    assert (group["threshold"], group["reason"]) == (None, "0 calibration examples; it takes 29")
+    assert (group["threshold"], group["reason"]) == (
+        None,
+        "0 calibration examples are left for the proof; it takes 29",
+    )
     assert not any(decided(test, dict(found.thresholds), temperatures))
 
 
@@ -216,7 +219,9 @@ def test_all_answers_of_a_language_that_is_never_seen_go_by_the_rest_or_to_peopl
     with_rest, _ = found_for(some(en=100, tl=50), {"en": 6.0, "tl": 6.0})
     assert decide(1.0, "sw", with_rest.thresholds) == "accept"
     without, _ = found_for(some(en=100), {"en": 6.0})
-    assert set(without.thresholds) == {"en"}
+    assert set(without.thresholds) == {"en", "und"}
+    # It is the project's only language: a document that tells none is taken to be in it.
+    assert decide(1.0, None, without.thresholds) == "accept"
     assert decide(1.0, "sw", without.thresholds) == "review"
 
 
@@ -226,7 +231,7 @@ def test_a_test_split_with_languages_that_calibration_lacks_is_decided_by_the_re
     found = find_decisions(scouts, proofs, test, PLAIN, PROMISE)
     groups = {group["name"]: group for group in found.report["groups"]}
     assert groups["*"]["languages"] == ["ru", "und"]
-    assert groups["*"]["reason"] == "0 calibration examples; it takes 29"
+    assert groups["*"]["reason"] == "0 calibration examples are left for the proof; it takes 29"
     assert groups["*"]["test"] == {"count": 15, "accepted": 0, "wrong": 0, "error": None}
     assert found.report["test"]["accepted"] == sum(decided(test, dict(found.thresholds), PLAIN))
 

@@ -383,7 +383,7 @@ def test_an_empty_calibration_split_leaves_the_temperature_at_one(root: Path) ->
     assert report["calibration"]["temperature"] == 1.0
     assert report["calibration"]["temperatures"] == {}
     (group,) = report["decisions"]["groups"]
-    assert group["reason"] == "0 calibration examples; it takes 29"
+    assert group["reason"] == "0 calibration examples are left for the proof; it takes 29"
     assert TaskSpec.load(evaluated.path).thresholds == (("*", 2.0),)
 
 

@@ -48,7 +48,9 @@ def test_one_example_too_few_is_not_enough_and_says_how_many_are(
     right = answered((num, 0.9, 0))
     found = find_threshold(right, right, max_error=0.1, confidence=0.95)
     assert found.value == value
-    assert found.reason == ("" if num == 29 else "28 calibration examples; it takes 29")
+    assert found.reason == (
+        "" if num == 29 else "28 calibration examples are left for the proof; it takes 29"
+    )
     assert (found.p_value is None) == (num == 28)
 
 
@@ -94,7 +96,7 @@ def test_without_scouts_only_everything_together_is_tried() -> None:
 def test_no_answer_at_all_has_no_threshold() -> None:
     found = find_threshold(NOTHING, NOTHING, max_error=0.1, confidence=0.95)
     assert (found.value, found.examples) == (None, 0)
-    assert found.reason == "0 calibration examples; it takes 29"
+    assert found.reason == "0 calibration examples are left for the proof; it takes 29"
 
 
 def test_confident_answers_that_are_too_few_are_told_from_those_that_are_wrong() -> None:

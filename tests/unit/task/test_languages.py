@@ -35,7 +35,8 @@ def test_a_language_is_the_same_however_it_is_written(lang: str, value: float) -
 
 
 @pytest.mark.parametrize(
-    ("lang", "code"), [("pt_BR", "pt-br"), ("EN", "en"), ("zh-Hant-TW", "zh-hant-tw"), (None, "")]
+    ("lang", "code"),
+    [("pt_BR", "pt-br"), ("EN", "en"), ("zh-Hant-TW", "zh-hant-tw"), (None, "und")],
 )
 def test_a_code_is_written_as_ingestion_writes_it(lang: str | None, code: str) -> None:
     assert language_code(lang) == code

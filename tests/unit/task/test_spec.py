@@ -60,7 +60,7 @@ def test_the_fingerprint_is_pinned_because_stored_predictions_carry_it():
     # If this changes, raise the schema's number: old bundles no longer load.
     pinned = replace(SPEC, tokenizer_digest="")
     assert pinned.fingerprint == (
-        "cf5281e69a4f92575953aea28a1255d102c0c3569ecc90077163af8318da0804"
+        "f36282895ac9616dd62aa485bdf9a30eea9660664a3b62077aade4935c8b71ae"
     )
 
 

@@ -97,7 +97,7 @@ def test_candidates_share_a_key_and_what_shares_a_key_is_connected(rows: list[li
     assert (roots[:, None] == roots[None])[agree].all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(ALIKE, st.sampled_from([0.5, 0.8, 1.0]))
 def test_no_two_texts_are_joined_that_brute_force_keeps_apart(
     texts: list[str], threshold: float
@@ -109,7 +109,7 @@ def test_no_two_texts_are_joined_that_brute_force_keeps_apart(
         assert exact[root] == exact[index]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(ALIKE)
 def test_texts_with_equal_shingles_are_always_joined(texts: list[str]) -> None:
     doubled = [*texts, *(text.upper() for text in texts)]

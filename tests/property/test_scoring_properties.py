@@ -60,7 +60,7 @@ def same(one: Prediction | Refusal, other: Prediction | Refusal) -> bool:
     seed=st.integers(0, 2**16),
     more=st.lists(NARRATIVES, max_size=4),
 )
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_company_order_and_padding_change_no_answer(family, texts, budget, seed, more):
     # Documents meet under several narratives, so that they share rows.
     pairs = [Pair(text, narrative) for text, narrative in texts]

@@ -114,7 +114,7 @@ def test_the_order_in_which_groups_come_has_no_influence(groups: Groups, seed: i
     assert try_split(groups, SIZES, seed) == try_split(again, SIZES, seed)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(200, 400), st.integers(1, 20), SEEDS)
 def test_added_texts_move_few_of_the_others(num: int, num_new: int, seed: int) -> None:
     labels = ("negative", "neutral", "positive")

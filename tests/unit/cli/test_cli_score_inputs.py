@@ -101,8 +101,10 @@ def test_a_reader_that_has_enough_ends_it_quietly(bundle: Path, tmp_path: Path) 
     assert process.stderr
     process.stdout.readline()
     process.stdout.close()
-    assert process.stderr.read() == b""
+    told = process.stderr.read().splitlines()
     process.stderr.close()
+    # On a busy machine there is a line of progress every ten seconds, and nothing else.
+    assert [line for line in told if not line.startswith(b"score")] == []
     assert process.wait(PATIENCE_S) == 1
 
 

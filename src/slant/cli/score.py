@@ -102,9 +102,10 @@ def _score(
     try:
         job.score(bundle, loading, strict=strict, as_json=as_json)
     except BrokenPipeError:
-        # Whoever read our rows has enough of them. What is left in the buffer goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
+        # Whoever read our rows has enough of them; what is left in the buffer goes nowhere. At
+        # once, because threads of libraries may still be at work, and some abort when an orderly
+        # exit takes them by surprise ("terminate called without an active exception").
+        os._exit(1)
 
 
 def _narratives(given: Sequence[str], file: Path | None) -> list[Narrative]:

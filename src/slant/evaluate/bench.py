@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
 from slant.task.template import Template
 from slant.task.verbalizer import encode_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Bench", "Subject", "Tuned"]
 
@@ -118,9 +121,9 @@ class Bench:
             device=self._device,
         )
         engine = self._engine(causal_lm, self.spec)
-        calibration_logits, _ = self._logits("calibration", engine, self.spec, calibration)
-        validation_logits, _ = self._logits("validation", engine, self.spec, validation)
-        test_logits, seconds = self._logits("tuned", engine, self.spec, test)
+        calibration_logits, _ = self._logits("calibration", lambda: engine, self.spec, calibration)
+        validation_logits, _ = self._logits("validation", lambda: engine, self.spec, validation)
+        test_logits, seconds = self._logits("tuned", lambda: engine, self.spec, test)
         # Every n-th: files are often sorted by language or length.
         step = max(1, len(test) // self._settings.evaluate.latency_documents)
         timed = test[::step][: self._settings.evaluate.latency_documents]
@@ -170,11 +173,9 @@ class Bench:
             base=(self.spec.base, self.spec.base_digest),
             long_documents=self.spec.long_documents,
         )
-        causal_lm = load_causal_lm(
-            self._subject.base.folder, dtype=self._dtype, device=self._device
+        logits_NL, seconds = self._logits(
+            "prompted", lambda: self._engine(self._base(), spec), spec, test
         )
-        engine = self._engine(causal_lm, spec)
-        logits_NL, seconds = self._logits("prompted", engine, spec, test)
         return probabilities(logits_NL, 1.0), seconds
 
     def about_prompted(self) -> str:
@@ -200,23 +201,38 @@ class Bench:
             tokens_per_batch=self._settings.evaluate.tokens_per_batch,
         )
 
+    def _base(self) -> PreTrainedModel:
+        """The untouched base model."""
+        return load_causal_lm(self._subject.base.folder, dtype=self._dtype, device=self._device)
+
     def _logits(
-        self, name: str, engine: TorchEngine, spec: TaskSpec, items: Sequence[LabelledDocument]
+        self,
+        name: str,
+        make_engine: Callable[[], TorchEngine],
+        spec: TaskSpec,
+        items: Sequence[LabelledDocument],
     ) -> tuple[Logits, float]:
-        """``(N, L)`` logits and the seconds they took, from disk if they were made before."""
-        encoder = Encoder(self._tokenizer, spec)
+        """``(N, L)`` logits and the seconds they took, from disk if they were made before.
 
-        def compute() -> Logits:
-            with self._progress.task(f"score {name}", len(items), "documents") as task:
-                texts = [item.text for item in items]
+        ``make_engine`` is called only where there is something to compute.
+        """
 
-                def refuse(place: int, error: TaskError) -> None:
-                    name = f"document {items[place].document.id}"
-                    raise TaskError(f"{name}: {error.message}", hint=error.hint) from error
+        def prepare() -> Callable[[], Logits]:
+            engine, encoder = make_engine(), Encoder(self._tokenizer, spec)
+            return lambda: self._compute(name, engine, encoder, items)
 
-                return pair_logits(engine, encoder, texts, task.advance, on_refused=refuse)
+        return self.kept(name, self._model_key(spec), items, prepare)
 
-        return self.kept(name, self._model_key(spec), items, compute)
+    def _compute(
+        self, name: str, engine: TorchEngine, encoder: Encoder, items: Sequence[LabelledDocument]
+    ) -> Logits:
+        def refuse(place: int, error: TaskError) -> None:
+            document = f"document {items[place].document.id}"
+            raise TaskError(f"{document}: {error.message}", hint=error.hint) from error
+
+        with self._progress.task(f"score {name}", len(items), "documents") as task:
+            texts = [item.text for item in items]
+            return pair_logits(engine, encoder, texts, task.advance, on_refused=refuse)
 
     def _model_key(self, spec: TaskSpec) -> dict[str, str]:
         return {"fingerprint": spec.fingerprint, "tune": self._subject.tune.digest}
@@ -226,7 +242,7 @@ class Bench:
         name: str,
         model: Mapping[str, str],
         items: Sequence[LabelledDocument],
-        compute: Callable[[], NDArray[Any]],
+        prepare: Callable[[], Callable[[], NDArray[Any]]],
     ) -> tuple[NDArray[Any], float]:
         """What was computed for these items, and the seconds it took: from disk if it is there.
 
@@ -234,7 +250,8 @@ class Bench:
             name: of the file, without its key.
             model: what tells the model that computes from any other.
             items: N of them.
-            compute: makes ``(N, …)`` values.
+            prepare: loads what it takes, which does not count as time, and gives what makes the
+                ``(N, …)`` values. Called only where there is something to compute.
         """
         key = digest_json(
             {
@@ -248,6 +265,7 @@ class Bench:
         kept = self._scores / f"{name}-{key[:16]}.npz"
         if (found := _stored(kept, len(items))) is not None:
             return found
+        compute = prepare()
         started = time.perf_counter()
         values = compute()
         seconds = time.perf_counter() - started
@@ -264,15 +282,17 @@ class Bench:
         """``(N, H)``: what the untouched base model makes of each prompt (see ``embedding``), and
         the seconds that took."""
 
-        def compute() -> NDArray[np.float32]:
-            causal_lm = load_causal_lm(
-                self._subject.base.folder, dtype=self._dtype, device=self._device
-            )
+        def prepare() -> Callable[[], NDArray[np.float32]]:
+            base, pad_token_id = self._base(), self.spec.pad_token_id
             prompts = [self._encoder.encode_prompt(self._encoder.prompt(*i.text)) for i in items]
-            with self._progress.task(f"embed {split}", len(items), "documents") as task:
-                return embed(causal_lm, prompts, self.spec.pad_token_id, task.advance)
 
-        return self.kept(f"embedding-{split}", self._model_key(self.spec), items, compute)
+            def compute() -> NDArray[np.float32]:
+                with self._progress.task(f"embed {split}", len(items), "documents") as task:
+                    return embed(base, prompts, pad_token_id, task.advance)
+
+            return compute
+
+        return self.kept(f"embedding-{split}", self._model_key(self.spec), items, prepare)
 
 
 def _stored(path: Path, num: int) -> tuple[NDArray[Any], float] | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from slant.evaluate.calibration import Temperatures, fit_temperatures
 from slant.evaluate.metrics import reliability
 from slant.evaluate.report import reliability_bins
-from slant.evaluate.resampling import Interval, Resamples, figure, share_interval
+from slant.evaluate.resampling import Interval, Resamples, figure, rounded, share_interval
 from slant.evaluate.selective import (
     Answered,
     Threshold,
@@ -30,7 +30,13 @@ from slant.evaluate.selective import (
     risk_coverage,
 )
 from slant.score.decision import probabilities
-from slant.task.languages import OTHER_LANGUAGES, UNKNOWN_LANGUAGE, language_code, of_language
+from slant.task.languages import (
+    OTHER_LANGUAGES,
+    UNKNOWN_LANGUAGE,
+    language_code,
+    language_names,
+    of_language,
+)
 
 __all__ = ["Asked", "Decisions", "Promise", "calibrate", "describe_calibration", "find_decisions"]
 
@@ -207,9 +213,7 @@ def _own_threshold(langs: Sequence[str | None], promise: Promise) -> set[str]:
 
 def _name(lang: str | None, own: set[str]) -> str:
     """The group that a language is in; as ``task.languages`` finds its threshold."""
-    code = language_code(lang)
-    names = (code, code.partition("-")[0])
-    return next((name for name in names if name in own), OTHER_LANGUAGES)
+    return next(name for name in language_names(lang) if name in own or name == OTHER_LANGUAGES)
 
 
 def _group(name: str, langs: list[str], sides: Sequence[_Side], promise: Promise) -> dict[str, Any]:
@@ -271,7 +275,7 @@ def _curves(answered: Answered, langs: Sequence[str | None]) -> dict[str, Any]:
     if len(names) > 1:
         parts |= {name: side.only(name).answered for name in names}
     return {
-        name: [[round(x, 5) for x in point] for point in risk_coverage(part, _POINTS)]
+        name: [[rounded(x) for x in point] for point in risk_coverage(part, _POINTS)]
         for name, part in parts.items()
     }
 
@@ -283,8 +287,8 @@ def describe_calibration(fitted: Asked, test: Asked, temperatures: Temperatures)
 
     def errors(rows: NDArray[np.bool_]) -> dict[str, float]:
         return {
-            "ece_before": round(reliability(before_NL[rows], test.gold_N[rows]).ece, 5),
-            "ece_after": round(reliability(after_NL[rows], test.gold_N[rows]).ece, 5),
+            "ece_before": rounded(reliability(before_NL[rows], test.gold_N[rows]).ece),
+            "ece_after": rounded(reliability(after_NL[rows], test.gold_N[rows]).ece),
         }
 
     langs_N = np.array([lang or UNKNOWN_LANGUAGE for lang in test.langs], dtype=object)

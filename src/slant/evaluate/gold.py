@@ -5,7 +5,7 @@ Shape letters: N examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -17,7 +17,7 @@ from slant.labels import LabelSet
 from slant.records import OVERALL
 from slant.task.languages import UNKNOWN_LANGUAGE
 
-__all__ = ["Gold", "Slices", "document_key", "gold_of"]
+__all__ = ["Gold", "Slices", "document_key", "gold_of", "numbered"]
 
 Ints = NDArray[np.int64]
 
@@ -84,12 +84,16 @@ def document_key(item: LabelledDocument) -> str:
     return item.document.cluster or item.document.digest or item.document.id
 
 
+def numbered(keys: Iterable[str]) -> Ints:
+    """A number for each key, equal for equal keys, in the order in which they come."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
 def gold_of(
     items: Sequence[LabelledDocument], labels: LabelSet, trained_narratives: frozenset[str]
 ) -> Gold:
     """The arrays of a test split; ``trained_narratives``: ids of those in the training split."""
-    texts: dict[str, int] = {}
-    documents = [texts.setdefault(document_key(item), len(texts)) for item in items]
 
     def seen(item: LabelledDocument) -> str:
         if item.narrative is None:
@@ -120,7 +124,7 @@ def gold_of(
     return Gold(
         labels=labels,
         gold_N=np.array([labels.index(item.example.label) for item in items], dtype=np.int64),
-        document_N=np.array(documents, dtype=np.int64),
+        document_N=numbered(document_key(item) for item in items),
         slices={name: Slices.of([of(item) for item in items]) for name, of in attributes.items()},
         show=show,
     )

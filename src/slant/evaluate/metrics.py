@@ -21,6 +21,7 @@ __all__ = [
     "accuracy",
     "auroc",
     "brier_scores",
+    "confidence_bins",
     "confusion",
     "ece",
     "f1_per_label",

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from slant.corpus import Corpus, LabelledDocument
 from slant.errors import ArtifactError, InputError
 from slant.evaluate.baselines import Texts, tfidf
+from slant.evaluate.gold import document_key
 from slant.labels import LabelSet
 
 __all__ = [
@@ -201,7 +202,7 @@ def label_noise(
     given = np.array([labels.index(item.example.label) for item in items], dtype=np.int64)
     shape = (len(items), len(labels))
     if probabilities is None:
-        groups = [i.document.cluster or i.document.digest or i.document.id for i in items]
+        groups = [document_key(item) for item in items]
         probabilities = out_of_fold_probabilities(
             [item.text for item in items], given, groups, num_labels=len(labels), seed=seed
         )

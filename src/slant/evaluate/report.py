@@ -37,6 +37,7 @@ from slant.evaluate.resampling import (
     area_interval,
     error_interval,
     figure,
+    rounded,
     share_interval,
 )
 
@@ -108,6 +109,7 @@ class Measurement:
         languages = len(gold.slices["lang"].values) if "lang" in gold.slices else 1
         self._bootstrap = max(bootstrap, math.ceil(2 * languages / (1 - confidence)))
         self._seed = seed
+        self._slices = {name: found.largest(_MOST_SLICES) for name, found in gold.slices.items()}
         names = list(gold.labels)
         polar = [place for place, name in enumerate(names) if name != NEUTRAL]
         self._polar = polar if len(polar) < len(names) and len(polar) > 1 else None
@@ -129,11 +131,8 @@ class Measurement:
             "description": measured.description,
             "overall": self.metrics(measured, slice(None)),
             "slices": {
-                name: {
-                    value: self.metrics(measured, rows)
-                    for value, rows in slices.largest(_MOST_SLICES)
-                }
-                for name, slices in self.gold.slices.items()
+                name: {value: self.metrics(measured, rows) for value, rows in found}
+                for name, found in self._slices.items()
             },
             "confusion": confusion(gold_N, predicted_N, len(self.gold.labels)).tolist(),
             "reliability": self._reliability(measured) if measured.confident else None,
@@ -243,9 +242,9 @@ class Measurement:
             "text": text,
             "gold": labels[int(self.gold.gold_N[row])],
             "predicted": labels[int(probabilities_L.argmax())],
-            "confidence": _round(float(probabilities_L.max())),
+            "confidence": rounded(float(probabilities_L.max())),
             "probabilities": {
-                label: _round(float(p)) for label, p in zip(labels, probabilities_L, strict=True)
+                label: rounded(float(p)) for label, p in zip(labels, probabilities_L, strict=True)
             },
         }
 
@@ -280,12 +279,8 @@ def reliability_bins(found: Reliability) -> list[dict[str, Any]]:
             "low": i / num_bins,
             "high": (i + 1) / num_bins,
             "count": count,
-            "confidence": _round(float(found.confidence[i])) if count else None,
-            "accuracy": _round(float(found.accuracy[i])) if count else None,
+            "confidence": rounded(float(found.confidence[i])) if count else None,
+            "accuracy": rounded(float(found.accuracy[i])) if count else None,
         }
         for i, count in enumerate(found.counts.tolist())
     ]
-
-
-def _round(value: float) -> float:
-    return round(value, 5)

@@ -8,6 +8,7 @@ from typing import Any
 
 from slant.page.languages import language
 from slant.records import OVERALL
+from slant.task.languages import UNKNOWN_LANGUAGE
 
 __all__ = ["browser_filters", "shown_mistakes"]
 
@@ -22,7 +23,7 @@ def shown_mistakes(mistakes: Sequence[Mistake]) -> list[dict[str, Any]]:
     return [
         {
             **mistake,
-            "lang": mistake["lang"] or "und",
+            "lang": mistake["lang"] or UNKNOWN_LANGUAGE,
             "source": mistake["source"] or "other",
             "about": OVERALL if mistake["narrative"] is None else mistake["narrative"],
             "whole_percent": math.floor(100 * mistake["confidence"]),

@@ -30,6 +30,7 @@ __all__ = [
     "area_interval",
     "error_interval",
     "figure",
+    "rounded",
     "share_interval",
 ]
 
@@ -288,11 +289,16 @@ def share_interval(hits: int, count: int, confidence: float) -> tuple[float, flo
     return float(low), float(high)
 
 
+def rounded(value: float) -> float:
+    """As the report has figures: five digits."""
+    return round(value, _DIGITS)
+
+
 def figure(value: float, bounds: Interval) -> dict[str, Any]:
     """A figure, as the report has them."""
     low, high = bounds if bounds else (None, None)
     return {
-        "value": round(value, _DIGITS),
-        "low": None if low is None else round(low, _DIGITS),
-        "high": None if high is None else round(high, _DIGITS),
+        "value": rounded(value),
+        "low": None if low is None else rounded(low),
+        "high": None if high is None else rounded(high),
     }

@@ -20,7 +20,14 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answered", "Threshold", "find_threshold", "least_examples", "risk_coverage"]
+__all__ = [
+    "Answered",
+    "Threshold",
+    "accepted_of",
+    "find_threshold",
+    "least_examples",
+    "risk_coverage",
+]
 
 _STEPS = 40  # thresholds that are tried: a fortieth more of the predictions each time
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from slant.artifacts import find
 from slant.errors import InputError, UsageError
-from slant.evaluate.gold import UNKNOWN_SOURCE, Gold, Slices
+from slant.evaluate.gold import UNKNOWN_SOURCE, Gold, Slices, numbered
 from slant.evaluate.report import Measured, Measurement, compare
 from slant.labels import LabelSet
 from slant.task.languages import UNKNOWN_LANGUAGE
@@ -38,7 +39,7 @@ class _Run:
     columns: dict[str, list[Any]]
     probabilities_NL: NDArray[np.float64]  # noqa: N815
 
-    @property
+    @cached_property
     def rows(self) -> dict[tuple[str, str | None], int]:
         """The row of each example."""
         keys = zip(self.columns["document_id"], self.columns["narrative_id"], strict=True)
@@ -193,7 +194,6 @@ def _shared(runs: Sequence[_Run]) -> tuple[NDArray[np.int64], int]:
 def _gold(run: _Run, rows_N: NDArray[np.int64]) -> Gold:
     labels = LabelSet(run.labels)
     columns = {name: [values[row] for row in rows_N] for name, values in run.columns.items()}
-    documents: dict[str, int] = {}
 
     def show(row: int) -> dict[str, Any]:
         shown = {name: columns[name][row] for name in ("document_id", "lang", "source")}
@@ -202,10 +202,7 @@ def _gold(run: _Run, rows_N: NDArray[np.int64]) -> Gold:
     return Gold(
         labels=labels,
         gold_N=np.array([labels.index(label) for label in columns["gold"]], dtype=np.int64),
-        document_N=np.array(
-            [documents.setdefault(key, len(documents)) for key in columns["document_key"]],
-            dtype=np.int64,
-        ),
+        document_N=numbered(columns["document_key"]),
         slices={
             "lang": Slices.of([lang or UNKNOWN_LANGUAGE for lang in columns["lang"]]),
             "source": Slices.of([source or UNKNOWN_SOURCE for source in columns["source"]]),

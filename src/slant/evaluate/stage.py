@@ -32,11 +32,12 @@ from slant.evaluate.predictions import write_predictions
 from slant.evaluate.report import REPORT_SCHEMA, Measured, Measurement, compare
 from slant.evaluate.report_html import render_report
 from slant.evaluate.report_markdown import render_markdown
-from slant.evaluate.systems import Trial, check_named, local_cost, measure_others
+from slant.evaluate.systems import Trial, check_named, measure_others
 from slant.model.base import resolve_dtype
 from slant.progress import Progress
 from slant.score.decision import probabilities
 from slant.storage import is_url
+from slant.task.languages import UNKNOWN_LANGUAGE
 from slant.task.spec import TaskSpec
 from slant.track.trackers import log_report
 from slant.version import __version__
@@ -103,8 +104,9 @@ def run_evaluate(
         validation = [] if promise is None else bench.usable(corpus.split("validation"))
         answered = bench.tuned(validation, calibration, test)
         temperatures, fitted, proofs = calibrate(answered.calibration, promise, settings.seed)
-        tuned = _tuned(settings, bench.spec, answered, temperatures)
-        others = measure_others(Trial(settings, bench, corpus, test, start, work, progress))
+        trial = Trial(settings, bench, corpus, test, start, work, progress)
+        tuned = _tuned(trial, answered, temperatures)
+        others = measure_others(trial)
         progress.say("evaluate: intervals and report")
         spec = bench.spec.with_temperature(temperatures.pooled, temperatures.by_language)
         decisions = None
@@ -113,8 +115,8 @@ def run_evaluate(
                 fitted + answered.validation, proofs, answered.test, temperatures, promise
             )
             spec = spec.with_thresholds(decisions.thresholds)
-        trained = {item.example.narrative_id for item in corpus.split("train")} - {None}
-        gold = gold_of(test, spec.labels, frozenset(x for x in trained if x))
+        trained = frozenset(item.narrative.id for item in corpus.split("train") if item.narrative)
+        gold = gold_of(test, spec.labels, trained)
         measurement = Measurement(
             gold,
             bootstrap=settings.evaluate.bootstrap,
@@ -161,18 +163,16 @@ def run_evaluate(
     return load(out, "evaluate")
 
 
-def _tuned(
-    settings: ProjectSettings, spec: TaskSpec, answered: Tuned, temperatures: Temperatures
-) -> Measured:
+def _tuned(trial: Trial, answered: Tuned, temperatures: Temperatures) -> Measured:
     return Measured(
         "tuned",
         "Tuned model",
-        f"{spec.base}, fine-tuned on the training split; label logits at the last prompt token, "
-        "temperatures fitted on the calibration split",
+        f"{trial.bench.spec.base}, fine-tuned on the training split; label logits at the last "
+        "prompt token, temperatures fitted on the calibration split",
         probabilities(answered.test.logits_NL, temperatures.of(answered.test.langs)),
         answered.seconds,
         latency=answered.latency["label_scoring"],
-        cost=local_cost(answered.seconds, len(answered.test.keys), settings.evaluate.usd_per_hour),
+        cost=trial.cost(answered.seconds),
     )
 
 
@@ -230,7 +230,7 @@ def _describe_data(
     refused = sizes["calibration"] + sizes["test"] - sum(usable)
     sizes["calibration"], sizes["test"] = usable
     documents = corpus.labelled_documents
-    langs = {documents[example.document_id].lang or "und" for example in corpus.examples}
+    langs = {documents[example.document_id].lang or UNKNOWN_LANGUAGE for example in corpus.examples}
     return {
         **sizes,
         "test_documents": test_documents,

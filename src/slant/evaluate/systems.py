@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -30,8 +30,9 @@ from slant.progress import Progress
 from slant.records import Pair
 from slant.score.scorer import Refusal, Scorer
 from slant.storage import is_url
+from slant.task.spec import TaskSpec
 
-__all__ = ["Others", "Trial", "check_named", "local_cost", "measure_others"]
+__all__ = ["Others", "Trial", "check_named", "measure_others"]
 
 _MOST_EMBEDDED = 4000  # training examples that a classifier on hidden states learns from
 _SHOT_POOL = 2000
@@ -67,7 +68,16 @@ class Trial:
 
     def cost(self, seconds: float) -> dict[str, Any] | None:
         """What a system on this machine costs; None where the machine's price is not known."""
-        return local_cost(seconds, len(self.test), self.settings.evaluate.usd_per_hour)
+        usd_per_hour, num = self.settings.evaluate.usd_per_hour, len(self.test)
+        if usd_per_hour is None or not num:
+            return None
+        usd = seconds / 3600 * usd_per_hour
+        pace = num / max(seconds, 1e-9)
+        return {
+            "usd": round(usd, 6),
+            "usd_per_1000": round(1000 * usd / num, 6),
+            "basis": f"{pace:.3g} documents a second at ${usd_per_hour:g} an hour",
+        }
 
 
 @final
@@ -111,18 +121,6 @@ def measure_others(trial: Trial) -> Others:
     others.measured += [_bundle(trial, *item) for item in named.bundles.items()]
     others.measured += [_predictions(trial, *item) for item in named.predictions.items()]
     return others
-
-
-def local_cost(seconds: float, num: int, usd_per_hour: float | None) -> dict[str, Any] | None:
-    """What a system on this machine costs; None where the machine's price is not known."""
-    if usd_per_hour is None or not num:
-        return None
-    usd = seconds / 3600 * usd_per_hour
-    return {
-        "usd": round(usd, 6),
-        "usd_per_1000": round(1000 * usd / num, 6),
-        "basis": f"{num / max(seconds, 1e-9):.3g} documents a second at ${usd_per_hour:g} an hour",
-    }
 
 
 def _baselines(trial: Trial) -> Iterator[Measured]:
@@ -299,30 +297,35 @@ def _predictions(trial: Trial, name: str, file: str) -> Measured:
 def _bundle(trial: Trial, name: str, path: str) -> Measured:
     """Another bundle on the same examples, with its own prompt and calibration."""
     folder, test, labels = trial.start / path, trial.test, trial.labels
-    scorer = Scorer.load(folder, dtype=trial.settings.model.dtype)
-    if set(scorer.labels) != set(labels):
+    spec = TaskSpec.load(folder)
+    if set(spec.labels) != set(labels):
         raise InputError(
-            f"{folder}: has the labels {', '.join(scorer.labels)}, the project {', '.join(labels)}",
+            f"{folder}: has the labels {', '.join(spec.labels)}, the project {', '.join(labels)}",
             hint="Only systems with the same labels can be compared.",
         )
-    columns = [scorer.labels.index(label) for label in labels]
+    columns = [spec.labels.index(label) for label in labels]
 
-    def compute() -> NDArray[np.float64]:
-        found_NL = np.full((len(test), len(labels)), np.nan)
-        with trial.progress.task(f"score {name}", len(test), "documents") as task:
-            pairs = (Pair(*item.text, item.document.id, item.document.lang) for item in test)
-            for row, outcome in enumerate(scorer.stream(pairs)):
-                if not isinstance(outcome, Refusal):
-                    found_NL[row] = np.array(outcome.probabilities)[columns]
-                task.advance()
-        return found_NL
+    def prepare() -> Callable[[], NDArray[np.float64]]:
+        scorer = Scorer.load(folder, dtype=trial.settings.model.dtype)
 
-    model = {"fingerprint": scorer.fingerprint, "labels": ",".join(labels)}
-    found_NL, seconds = trial.bench.kept(f"bundle-{digest_json(name)[:8]}", model, test, compute)
+        def compute() -> NDArray[np.float64]:
+            found_NL = np.full((len(test), len(labels)), np.nan)
+            with trial.progress.task(f"score {name}", len(test), "documents") as task:
+                pairs = (Pair(*item.text, item.document.id, item.document.lang) for item in test)
+                for row, outcome in enumerate(scorer.stream(pairs)):
+                    if not isinstance(outcome, Refusal):
+                        found_NL[row] = np.array(outcome.probabilities)[columns]
+                    task.advance()
+            return found_NL
+
+        return compute
+
+    model = {"fingerprint": spec.fingerprint, "labels": ",".join(labels)}
+    found_NL, seconds = trial.bench.kept(f"bundle-{digest_json(name)[:8]}", model, test, prepare)
     return Measured(
         "bundle",
         name,
-        f"the bundle {folder.name} with the fingerprint {scorer.fingerprint[:12]}, as it decides",
+        f"the bundle {folder.name} with the fingerprint {spec.fingerprint[:12]}, as it decides",
         found_NL,
         seconds,
         missing={"refused": int(np.isnan(found_NL).any(axis=1).sum())},

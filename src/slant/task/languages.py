@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["OTHER_LANGUAGES", "UNKNOWN_LANGUAGE", "language_code", "of_language"]
+__all__ = ["OTHER_LANGUAGES", "UNKNOWN_LANGUAGE", "language_code", "language_names", "of_language"]
 
 OTHER_LANGUAGES = "*"
 """Names the value of languages that have none of their own."""
@@ -19,6 +19,13 @@ def language_code(lang: str | None) -> str:
     return (lang or UNKNOWN_LANGUAGE).lower().replace("_", "-")
 
 
+def language_names(lang: str | None) -> tuple[str, str, str]:
+    """What a language may be found under, the first that is there: its own code, that without its
+    variant, and ``*``."""
+    code = language_code(lang)
+    return code, code.partition("-")[0], OTHER_LANGUAGES
+
+
 def of_language(table: Mapping[str, float], lang: str | None) -> float | None:
     """The value of a language (BCP 47, however it is written).
 
@@ -27,6 +34,4 @@ def of_language(table: Mapping[str, float], lang: str | None) -> float | None:
 
     The table's languages are written as ``language_code`` does.
     """
-    code = language_code(lang)
-    names = (code, code.partition("-")[0], OTHER_LANGUAGES)
-    return next((table[name] for name in names if name in table), None)
+    return next((table[name] for name in language_names(lang) if name in table), None)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from slant.evaluate.proofs import Answered
 from slant.evaluate.selective import (
-    Answered,
     accepted_of,
     find_threshold,
     least_examples,
@@ -32,7 +32,7 @@ def answers(draw: st.DrawFn, least: int = 0, most: int = 150) -> Answered:
     skill = draw(st.sampled_from(["none", "some", "all", "inverse"]))
     chance = {"none": 0 * confidence, "some": 0.6 + 0.4 * confidence, "all": 1 + 0 * confidence}
     chance["inverse"] = 1 - confidence
-    return Answered(confidence, random.random(size) < chance[skill])
+    return Answered(confidence, random.random(size) < chance[skill], np.arange(size))
 
 
 @MANY
@@ -60,7 +60,7 @@ def test_a_threshold_passes_the_exact_test_that_it_says_it_passed(
 @given(answers(), answers(least=1))
 def test_the_order_of_the_examples_decides_nothing(scout: Answered, proof: Answered) -> None:
     shuffled = [
-        Answered(side.confidence_N[order], side.right_N[order])
+        Answered(side.confidence_N[order], side.right_N[order], side.document_N[order])
         for side in (scout, proof)
         for order in [np.random.default_rng(0).permutation(len(side))]
     ]
@@ -137,7 +137,7 @@ def test_the_promise_is_broken_no_more_often_than_it_says(name: str) -> None:
 
     def drawn(num: int) -> Answered:
         confidence = random.random(num)
-        return Answered(confidence, random.random(num) < chance(confidence))
+        return Answered(confidence, random.random(num) < chance(confidence), np.arange(num))
 
     broken = found = 0
     for _ in range(samples):
@@ -158,6 +158,7 @@ def test_a_threshold_that_only_looks_right_breaks_it_much_more_often() -> None:
     broken = 0
     for _ in range(samples):
         confidence = random.random(160)
-        answered = Answered(confidence, random.random(160) < chance(confidence))
+        right = random.random(160) < chance(confidence)
+        answered = Answered(confidence, right, np.arange(160))
         broken += any(error <= 0.1 for _, error, _ in risk_coverage(answered, 1000))
     assert broken / samples > 0.5

@@ -125,7 +125,7 @@ def _sentences(report: Mapping[str, Any]) -> list[str]:
     lines = [f"against {one.name}: {one.sentence}" for one in comparisons(report)]
     lines += [words.unfinished_sentence(endpoint) for endpoint in report["unfinished"]]
     if costs := _costs(report):
-        lines.append(f"cost of 1,000 documents: {costs}")
+        lines.append(f"cost of 1,000 answers: {costs}")
     lines += [
         f"latency per document: {scoring['p50']:.0f} ms (p95 {scoring['p95']:.0f}) reading label "
         f"scores, {generation['p50']:.0f} ms (p95 {generation['p95']:.0f}) generating the answer",

@@ -102,8 +102,13 @@ class DecisionSettings(Section):
     """`language`: a threshold for every language with enough calibration examples, and one for the
     rest together. `all`: one threshold, whose promise holds for the mixture of languages as
     tested."""
+    counting: Literal["answers", "documents"] = "answers"
+    """`answers`: the error is a share of all accepted answers, however many of them are about one
+    document. `documents`: every document counts once, by one of its answers drawn by lot; that is
+    the same where all documents are asked about equally many narratives, and takes fewer
+    calibration examples."""
     review_usd: _Price = 0.25
-    """Price of a person's look at one document, US dollars."""
+    """Price of a person's look at one answer, US dollars."""
 
 
 class GateBound(Section):

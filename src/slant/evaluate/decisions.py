@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from slant.evaluate.calibration import Temperatures, fit_temperatures
 from slant.evaluate.metrics import reliability
+from slant.evaluate.proofs import Answered
 from slant.evaluate.report import reliability_bins
 from slant.evaluate.resampling import Interval, Resamples, figure, rounded, share_interval
 from slant.evaluate.selective import (
-    Answered,
     Threshold,
     accepted_of,
     find_threshold,
@@ -41,6 +41,8 @@ from slant.task.languages import (
 __all__ = ["Asked", "Decisions", "Promise", "calibrate", "describe_calibration", "find_decisions"]
 
 _SCOUTS = 1 / 3
+_MOST = 10
+"""Answers that a document counts with at most: one with hundreds would leave nothing to prove."""
 _POINTS = 100
 _RESAMPLES = 2000
 _NEVER = 2.0
@@ -82,7 +84,12 @@ class Asked:
         """Confidences after calibration, and which answers are right."""
         probabilities_NL = probabilities(self.logits_NL, temperatures.of(self.langs))
         right_N = probabilities_NL.argmax(axis=1) == self.gold_N
-        return Answered(probabilities_NL.max(axis=1, initial=0.0), right_N)
+        return Answered(probabilities_NL.max(axis=1, initial=0.0), right_N, _drawn(self.keys))
+
+    @property
+    def num_documents(self) -> int:
+        """Documents that the examples are about."""
+        return len(set(self.keys))
 
 
 @final
@@ -94,6 +101,7 @@ class Promise:
     confidence: float
     by: str
     review_usd: float
+    counting: str = "answers"
 
 
 @final
@@ -113,26 +121,32 @@ def calibrate(
     All examples fit temperatures where there are too few to prove anything, or nothing to prove.
     """
     scouts, proofs = _parts(calibration.keys, seed)
-    if promise is None or len(proofs) < least_examples(promise.max_error, promise.confidence):
-        scouts, proofs = np.arange(len(calibration.keys)), np.arange(0)
-    fitted = calibration.at(scouts)
+    fitted, proving = calibration.at(scouts), calibration.at(proofs)
+    if promise is None or proving.num_documents < least_examples(
+        promise.max_error, promise.confidence
+    ):
+        fitted, proving = calibration, calibration.at(np.arange(0))
     temperatures = fit_temperatures(fitted.logits_NL, fitted.gold_N, fitted.langs)
-    return temperatures, fitted, calibration.at(proofs)
+    return temperatures, fitted, proving
+
+
+def _drawn(keys: Sequence[str]) -> NDArray[np.int64]:
+    """``(N,)`` numbers of documents, given out by lot, whatever the order of the examples."""
+    place = {key: number for number, key in enumerate(_by_lot(keys, "order"))}
+    return np.array([place[key] for key in keys], dtype=np.int64)
+
+
+def _by_lot(keys: Sequence[str], lot: str) -> list[str]:
+    """Documents, each once, in an order of their own for each lot."""
+    return sorted(set(keys), key=lambda key: hashlib.sha256(f"{lot}/{key}".encode()).digest())
 
 
 def _parts(keys: Sequence[str], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of a third of the documents; and of the others one row each, so that they are
-    independent."""
-    order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest())
+    """Rows of a third of the documents, and of the others."""
+    order = _by_lot(keys, str(seed))
     scouts = set(order[: round(_SCOUTS * len(order))])
-    rows = [row for row, key in enumerate(keys) if key in scouts]
-    proofs: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
-        if key not in scouts:
-            proofs.setdefault(key, []).append(row)
-    random = np.random.default_rng(seed)
-    chosen = [members[int(random.integers(len(members)))] for members in proofs.values()]
-    return np.array(rows, dtype=np.int64), np.array(chosen, dtype=np.int64)
+    is_scout_N = np.array([key in scouts for key in keys], dtype=bool)
+    return np.flatnonzero(is_scout_N), np.flatnonzero(~is_scout_N)
 
 
 def find_decisions(
@@ -144,12 +158,12 @@ def find_decisions(
         scouts: examples that propose thresholds, none of them among the proofs: those that
             temperatures were fitted on, and the validation split, which chose the weights and so
             may prove nothing.
-        proofs: other examples, at most one of a document.
+        proofs: examples of other documents.
         test: what the promise is looked at with.
         temperatures: of the calibrated model.
         promise: what is asked for.
     """
-    own = _own_threshold(proofs.langs, promise)
+    own = _own_threshold(proofs, promise)
     sides = [
         _Side(part.answered(temperatures), [_name(lang, own) for lang in part.langs], part.keys)
         for part in (scouts, proofs, test)
@@ -171,7 +185,9 @@ def find_decisions(
         "max_error": promise.max_error,
         "confidence": promise.confidence,
         "by": promise.by,
+        "counting": promise.counting,
         "examples": len(proofs.keys),
+        "documents": proofs.num_documents,
         "groups": found,
         "pooled": _group(OTHER_LANGUAGES, sorted(langs), everything, promise),
         "test": outcome,
@@ -195,19 +211,35 @@ class _Side:
     keys: Sequence[str]
 
     def only(self, name: str) -> _Side:
-        rows = np.array([other == name for other in self.names], dtype=bool)
-        answered = Answered(self.answered.confidence_N[rows], self.answered.right_N[rows])
-        keys = [key for key, row in zip(self.keys, rows, strict=True) if row]
-        return _Side(answered, [name] * len(keys), keys)
+        """The answers in one group."""
+        return self._at(np.flatnonzero([other == name for other in self.names]))
+
+    def at_most(self, most: int) -> _Side:
+        """``most`` answers of a document, drawn by lot, where it has more."""
+        rows_of: dict[str, list[int]] = {}
+        for row, key in enumerate(self.keys):
+            rows_of.setdefault(key, []).append(row)
+        random = np.random.default_rng(0)
+        kept = [
+            rows if len(rows) <= most else random.choice(rows, most, replace=False).tolist()
+            for rows in rows_of.values()
+        ]
+        return self._at(np.array(sorted(row for rows in kept for row in rows), dtype=np.int64))
+
+    def _at(self, rows: NDArray[np.int64]) -> _Side:
+        every = self.answered
+        answered = Answered(every.confidence_N[rows], every.right_N[rows], every.document_N[rows])
+        return _Side(answered, [self.names[i] for i in rows], [self.keys[i] for i in rows])
 
 
-def _own_threshold(langs: Sequence[str | None], promise: Promise) -> set[str]:
-    """The languages with examples enough for a threshold of their own."""
+def _own_threshold(proofs: Asked, promise: Promise) -> set[str]:
+    """The languages with documents enough for a threshold of their own."""
     if promise.by == "all":
         return set()
     # Twice what it takes without a mistake: with less a threshold is a matter of luck.
     enough = 2 * least_examples(promise.max_error, promise.confidence)
-    counts = Counter(language_code(lang) for lang in langs)
+    documents = set(zip(map(language_code, proofs.langs), proofs.keys, strict=True))
+    counts = Counter(lang for lang, _ in documents)
     return {lang for lang, count in counts.items() if count >= enough and lang != UNKNOWN_LANGUAGE}
 
 
@@ -218,11 +250,16 @@ def _name(lang: str | None, own: set[str]) -> str:
 
 def _group(name: str, langs: list[str], sides: Sequence[_Side], promise: Promise) -> dict[str, Any]:
     scouts, proofs, test = (side.only(name) for side in sides)
+    most = 1
+    if promise.counting == "answers":
+        # By what the scouts have: the bound may not be chosen by a look at the proofs.
+        most = min(_MOST, max(1, scouts.answered.most_of_one_document))
     found = find_threshold(
         scouts.answered,
-        proofs.answered,
+        proofs.at_most(most).answered,
         max_error=promise.max_error,
         confidence=promise.confidence,
+        most=most,
     )
     accepted_N = accepted_of(test.answered, [found.value] * len(test.keys))
     return {
@@ -269,7 +306,7 @@ def _error_interval(
 
 def _curves(answered: Answered, langs: Sequence[str | None]) -> dict[str, Any]:
     named = [lang or UNKNOWN_LANGUAGE for lang in langs]
-    side = _Side(answered, named, [""] * len(named))
+    side = _Side(answered, named, [""] * len(named))  # no one looks at documents here
     names = sorted(set(named))
     parts = {"all": answered}
     if len(names) > 1:

@@ -78,6 +78,7 @@ def read_predictions(
     beliefs: set[bool] = set()
     unusable: list[str] = []
     seen: dict[int, tuple[str, int]] = {}
+    num_odd = 0
     for number, row in _rows(location, labels):
         if row is None:
             unusable.append(f"row {number}: cannot be read")
@@ -98,7 +99,10 @@ def read_predictions(
             continue
         probabilities_NL[place] = said
         beliefs.add(has_beliefs)
+        num_odd += has_beliefs and not _is_most_probable(row.get("label"), said, labels)
     notes = []
+    if num_odd:
+        notes.append(f"in {num_odd} rows label is not the most probable one; p_… were taken")
     if unusable:
         notes.append(f"{len(unusable)} rows cannot be used ({'; '.join(unusable[:_SHOWN])})")
     if missing := len(items) - len(seen):
@@ -130,6 +134,11 @@ def _columns(location: str, labels: LabelSet) -> list[str]:
         taken = []
     needed = [] if set(beliefs) <= known else ["label"]
     return list(dict.fromkeys(["document_id", *taken, *needed]))
+
+
+def _is_most_probable(label: str | None, said: Sequence[float], labels: LabelSet) -> bool:
+    """Whether a row's label goes with its probabilities; without one it does."""
+    return not label or (label in labels and said[labels.index(label)] >= max(said))
 
 
 def _text(value: Any) -> str:

@@ -80,7 +80,7 @@ def decision_sentences(decisions: Decisions) -> list[str]:
     sentences = [
         f"Accept {words.share(accepted)} of the answers without a look: with "
         f"{exact(decisions['confidence'])} confidence at most {exact(decisions['max_error'])} of "
-        f"those are wrong{apart}; {found}.",
+        f"those are wrong{apart}{_counted(decisions)}; {found}.",
         _rest(decisions, accepted),
     ]
     closed = [group for group in groups if group["threshold"] is None]
@@ -96,10 +96,16 @@ def _nothing(decisions: Decisions) -> list[str]:
     return [
         f"Nothing can be accepted without a look: no threshold shows with "
         f"{exact(decisions['confidence'])} confidence that at most "
-        f"{exact(decisions['max_error'])} of what it accepts is wrong.",
+        f"{exact(decisions['max_error'])} of what it accepts is wrong{_counted(decisions)}.",
         f"Why: {'; '.join(reasons)}." if reasons else "",
         _rest(decisions, 0.0),
     ]
+
+
+def _counted(decisions: Decisions) -> str:
+    if decisions["counting"] == "answers":
+        return ""
+    return ", counting every document once"
 
 
 def _rest(decisions: Decisions, accepted: float) -> str:
@@ -110,7 +116,7 @@ def _rest(decisions: Decisions, accepted: float) -> str:
     if usd and 0 < rest < 1:
         everything = f" instead of {words.money(usd / rest)} for all"
     what = f"The rest, {words.share(rest)}," if accepted else "Everything"
-    return f"{what} goes to people: {words.money(usd)} per 1,000 documents{everything}."
+    return f"{what} goes to people: {words.money(usd)} per 1,000 answers{everything}."
 
 
 def _warning(decisions: Decisions) -> str:

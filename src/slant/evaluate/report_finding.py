@@ -81,7 +81,7 @@ def price_and_pace(report: Report) -> str:
             times = words.factor(theirs / ours if is_cheaper else ours / theirs)
             ratio = f" (1/{times} of that)" if is_cheaper else f" ({times} times as much)"
         parts.append(
-            f"{words.money(ours)} per 1,000 documents instead of {words.money(theirs)}{ratio}"
+            f"{words.money(ours)} per 1,000 answers instead of {words.money(theirs)}{ratio}"
         )
     if tuned["latency"] and other["latency"]:
         ours, theirs = tuned["latency"]["p50"], other["latency"]["p50"]
@@ -143,7 +143,7 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
     result.append(("One document takes", scoring, _latency_note(report)))
     if tuned["cost"]:
         cost = words.money(tuned["cost"]["usd_per_1000"])
-        result.append(("1,000 documents cost", cost, _cost_note(report)))
+        result.append(("1,000 answers cost", cost, _cost_note(report)))
     return result
 
 

@@ -121,7 +121,7 @@ def _systems(report: Report) -> str:
         "accuracy",
         "macro-F1",
         "MCC",
-        "1,000 documents cost",
+        "1,000 answers cost",
         "latency p50 / p95",
         "no answer",
     )

@@ -49,7 +49,7 @@ class DotPlot:
 
 
 def cost_plot(report: Mapping[str, Any]) -> DotPlot | None:
-    """Macro-F1 against the cost of 1,000 documents, on a logarithmic axis.
+    """Macro-F1 against the cost of 1,000 answers, on a logarithmic axis.
 
     None where fewer than two systems have a price above nothing.
     """

@@ -248,7 +248,8 @@ def error_interval(draws: Draws, confidence: float) -> Interval:
 
     Chance alone makes the error larger than it is, in a sample and once more in a resample of it.
     So this is the basic bootstrap interval (Davison & Hinkley 1997, section 2.4: the percentiles
-    mirrored at the value), its lower bound moved down by the bias once more; it holds the value.
+    mirrored at the value), its lower bound moved down by the bias once more; or the percentiles
+    less the bias, where they reach further. It holds the value.
 
     Returns:
         The bounds; None for fewer than 100 documents, of which it says too little.
@@ -258,7 +259,8 @@ def error_interval(draws: Draws, confidence: float) -> Interval:
     value, samples_R = float(ece(draws.whole)), ece(draws.samples)
     low, high = np.quantile(samples_R, [(1 - confidence) / 2, (1 + confidence) / 2])
     bias = max(0.0, float(samples_R.mean()) - value)
-    return max(0.0, min(value, 2 * value - high - bias)), max(value, 2 * value - low)
+    lowest = min(value, 2 * value - high - bias, low - bias)
+    return max(0.0, lowest), max(value, 2 * value - low, high - bias)
 
 
 def area_interval(area: Area, document_N: Ints, confidence: float) -> Interval:

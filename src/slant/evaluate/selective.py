@@ -4,8 +4,8 @@ A threshold on the confidence is chosen such that, with probability ``confidence
 the calibration examples, at most a share ``max_error`` of what it accepts is wrong. It is fixed
 sequence testing as in Learn then Test (A. Angelopoulos, S. Bates, E. Candès, M. Jordan & L. Lei
 2021, https://arxiv.org/abs/2110.01052): thresholds are tried in an order that was fixed before,
-each with an exact test (the binomial tail of Clopper & Pearson 1934), until the first that does not
-pass. The order comes from other examples, the scouts, so that none both proposes and proves.
+each with a test of ``evaluate.proofs``, until the first that does not pass. The order comes from
+other examples, the scouts, so that none both proposes and proves.
 
 Shape letters: N examples.
 """
@@ -20,8 +20,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from slant.evaluate.proofs import Answered, make_test
+
 __all__ = [
-    "Answered",
     "Threshold",
     "accepted_of",
     "find_threshold",
@@ -34,29 +35,14 @@ _STEPS = 40  # thresholds that are tried: a fortieth more of the predictions eac
 
 @final
 @dataclass(frozen=True)
-class Answered:
-    """How sure a system was, ``(N,)`` in 0…1, and whether it was right, ``(N,)``."""
-
-    confidence_N: NDArray[np.float64]  # noqa: N815
-    right_N: NDArray[np.bool_]  # noqa: N815
-
-    def __len__(self) -> int:
-        return len(self.right_N)
-
-    def accepted(self, threshold: float) -> tuple[int, int]:
-        """How many have at least this confidence, and how many of them are wrong."""
-        accepted_N = self.confidence_N >= threshold
-        return int(accepted_N.sum()), int((accepted_N & ~self.right_N).sum())
-
-
-@final
-@dataclass(frozen=True)
 class Threshold:
     """The least confidence that is accepted, and what shows it.
 
     Attributes:
         value: None where no threshold keeps the promise; 0: everything is accepted.
         examples: calibration examples that it was tested on.
+        documents: that they are about.
+        most: examples that one document counts with at most.
         accepted: those of them that have at least this confidence; where there is none, at the
             threshold that failed.
         wrong: those of the accepted ones that are wrong.
@@ -66,6 +52,8 @@ class Threshold:
 
     value: float | None
     examples: int
+    documents: int
+    most: int
     accepted: int = 0
     wrong: int = 0
     p_value: float | None = None
@@ -78,47 +66,47 @@ def least_examples(max_error: float, confidence: float) -> int:
 
 
 def find_threshold(
-    scout: Answered, proof: Answered, *, max_error: float, confidence: float
+    scout: Answered, proof: Answered, *, max_error: float, confidence: float, most: int = 1
 ) -> Threshold:
     """The threshold that accepts most, among those that are shown to keep the promise.
 
     Args:
         scout: examples that say which thresholds to try, and which first. Any number of them; the
             promise does not depend on them.
-        proof: independent examples that they are tested on, none of them among the scouts.
+        proof: examples that they are tested on, of documents that are independent of each other and
+            of those of the scouts.
         max_error: share of wrong answers among the accepted ones, 0…1.
         confidence: of the promise, 0…1.
+        most: examples that a document has at most among the proofs; fixed without a look at them.
     """
+    size = len(proof), proof.num_documents, most
     needed = least_examples(max_error, confidence)
-    if len(proof) < needed:
-        return Threshold(
-            None,
-            len(proof),
-            reason=f"{len(proof)} calibration examples are left for the proof; it takes {needed}",
-        )
+    if proof.num_documents < needed:
+        found = f"{proof.num_documents} calibration documents are left for the proof"
+        return Threshold(None, *size, reason=f"{found}; it takes {needed}")
     candidates = _candidates(scout)
-    start = max(
-        range(len(candidates)),
-        key=lambda place: _prospect(scout, candidates[place], len(proof), max_error, confidence),
-    )
+    test = make_test(scout, proof, most=most, max_error=max_error, confidence=confidence)
+    candidates = candidates[int(np.argmax(test.prospects(candidates))) :]
     best: Threshold | None = None
-    for value in candidates[start:]:
+    for value, p_value in zip(candidates, test.p_values(candidates).tolist(), strict=True):
         accepted, wrong = proof.accepted(value)
-        p_value = _p_value(accepted, wrong, max_error)
         if p_value > 1 - confidence:
             if best is None:
-                return Threshold(None, len(proof), accepted, wrong, p_value, _too_often(wrong))
+                return Threshold(None, *size, accepted, wrong, p_value, _too_often(wrong, most))
             break
-        best = Threshold(value, len(proof), accepted, wrong, p_value)
-    return best or Threshold(None, len(proof), reason="nothing was tried")
+        best = Threshold(value, *size, accepted, wrong, p_value)
+    return best or Threshold(None, *size, reason="nothing was tried")
 
 
-def _too_often(wrong: int) -> str:
-    return (
+def _too_often(wrong: int, most: int) -> str:
+    reason = (
         "too many of the most confident answers are wrong"
         if wrong
         else "too few answers are confident enough"
     )
+    if most == 1:
+        return reason
+    return f"{reason}, for documents of up to {most} answers that may be wrong together"
 
 
 def _candidates(scout: Answered) -> list[float]:
@@ -129,34 +117,6 @@ def _candidates(scout: Answered) -> list[float]:
     values = np.quantile(scout.confidence_N, 1 - shares)
     # Rounded, as they are written: what is tested is what decides.
     return [*dict.fromkeys(round(float(value), 6) for value in values), 0.0]
-
-
-def _p_value(accepted: int, wrong: int, max_error: float) -> float:
-    """That so few are wrong by chance, where more than ``max_error`` of the accepted are."""
-    from scipy.stats import binom
-
-    return float(binom.cdf(wrong, accepted, max_error)) if accepted else 1.0
-
-
-def _prospect(
-    scout: Answered, value: float, num: int, max_error: float, confidence: float
-) -> float:
-    """How probable it is, by what the scouts say, that a threshold passes on ``num`` examples."""
-    from scipy.stats import betabinom, binom
-
-    accepted, wrong = scout.accepted(value)
-    share = (accepted + 0.5) / (len(scout) + 1)
-    spread = math.sqrt(num * share * (1 - share))
-    total = 0.0
-    # The number that will be accepted is as uncertain as the share of them that is wrong: the mean
-    # over three numbers, half a mistake added to what the scouts made.
-    for number in {round(num * share + step * spread) for step in (-1, 0, 1)}:
-        allowed = int(binom.ppf(1 - confidence, number, max_error)) if number > 0 else 0
-        if number <= 0 or binom.cdf(allowed, number, max_error) > 1 - confidence:
-            allowed -= 1
-        if allowed >= 0:
-            total += betabinom.cdf(allowed, number, wrong + 0.5, accepted - wrong + 0.5)
-    return total
 
 
 def risk_coverage(answered: Answered, most: int = 100) -> list[tuple[float, float, float]]:

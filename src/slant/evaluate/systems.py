@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -99,7 +99,10 @@ def check_named(settings: ProjectSettings, start: Path) -> None:
 
     Raises:
         UsageError: a file of predictions is not there.
+        ArtifactError, InputError: a bundle is not there, or has other labels.
     """
+    for folder in settings.evaluate.bundles.values():
+        _bundle_spec(start / folder, settings.labels)
     for name, file in settings.evaluate.predictions.items():
         if not is_url(file) and not (start / file).is_file():
             raise UsageError(
@@ -294,15 +297,21 @@ def _predictions(trial: Trial, name: str, file: str) -> Measured:
     return Measured("predictions", name, about, found_NL, confident=confident)
 
 
-def _bundle(trial: Trial, name: str, path: str) -> Measured:
-    """Another bundle on the same examples, with its own prompt and calibration."""
-    folder, test, labels = trial.start / path, trial.test, trial.labels
+def _bundle_spec(folder: Path, labels: Iterable[str]) -> TaskSpec:
+    """The contract of another bundle; raises InputError where it has other labels."""
     spec = TaskSpec.load(folder)
     if set(spec.labels) != set(labels):
         raise InputError(
             f"{folder}: has the labels {', '.join(spec.labels)}, the project {', '.join(labels)}",
             hint="Only systems with the same labels can be compared.",
         )
+    return spec
+
+
+def _bundle(trial: Trial, name: str, path: str) -> Measured:
+    """Another bundle on the same examples, with its own prompt and calibration."""
+    folder, test, labels = trial.start / path, trial.test, trial.labels
+    spec = _bundle_spec(folder, labels)
     columns = [spec.labels.index(label) for label in labels]
 
     def prepare() -> Callable[[], NDArray[np.float64]]:

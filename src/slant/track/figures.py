@@ -62,7 +62,7 @@ def _shown(cell: Cell) -> str:
 def metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """The tuned model's scores, overall and by language (``test/es/macro_f1``), those of the
     other systems, the calibration error, the share that is accepted without a look and how much of
-    it is wrong, the cost of 1,000 documents and the median latency in milliseconds."""
+    it is wrong, the cost of 1,000 answers and the median latency in milliseconds."""
     tuned, *others = report["systems"]
     found = {f"test/{metric}": tuned["overall"][metric]["value"] for metric in _INTERVALS}
     for metric in _FIGURES:

@@ -20,7 +20,7 @@ def test_the_terminal_shows_systems_comparisons_decisions_and_the_gate(
     assert "│ gpt-4 │ 67.8 % [65–70] │ 65.8 % [63–68] │ +13.2 [+10, +16] │" in text
     assert "against gpt-4: better overall and in es, ru, zh, tl; no evidence" in text
     assert "gpt-4.1 was not asked to the end" in text
-    assert "cost of 1,000 documents: Tuned model $0.014, gpt-4 $10.42" in text
+    assert "cost of 1,000 answers: Tuned model $0.014, gpt-4 $10.42" in text
     assert "decisions: Accept 50 % of the answers without a look" in text
     assert "│ macro_f1 │ tl │ at least 0.7 │ 0.6800 │ ✗ not met │" in text
 

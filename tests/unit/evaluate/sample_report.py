@@ -157,6 +157,7 @@ def _group(name: str, languages: list[str], like: str = "") -> dict[str, Any]:
     count = sum(LANGUAGES[lang] for lang in languages)
     examples = round(0.49 * count)
     group = {"name": name, "languages": languages, "examples": examples}
+    group |= {"documents": round(0.8 * examples), "most": 5}
     if name == "tl":
         return group | {
             "threshold": None,
@@ -189,7 +190,9 @@ def _decisions() -> dict[str, Any]:
         "max_error": 0.1,
         "confidence": 0.95,
         "by": "language",
+        "counting": "answers",
         "examples": 599,
+        "documents": 480,
         "groups": groups,
         "pooled": _group("*", list(LANGUAGES), "all"),
         "test": _outcome_on_test(TEST, accepted, wrong / accepted),

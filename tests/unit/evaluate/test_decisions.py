@@ -87,10 +87,9 @@ def test_a_third_of_the_documents_fits_temperatures_and_none_of_them_proves() ->
     )
     assert not set(scouts.keys) & set(proofs.keys)
     assert len(set(scouts.keys)) == round(200 / 3)
-    # All examples of a document fit, and one of each proves.
-    assert set(Counter(scouts.keys).values()) == {3}
-    assert set(Counter(proofs.keys).values()) == {1}
-    assert len(proofs.keys) == 200 - round(200 / 3)
+    # No document is torn apart.
+    assert set(Counter(scouts.keys).values()) == set(Counter(proofs.keys).values()) == {3}
+    assert proofs.num_documents == 200 - round(200 / 3)
     again = fit_temperatures(scouts.logits_NL, scouts.gold_N, scouts.langs)
     assert temperatures == again
 
@@ -107,12 +106,43 @@ def test_examples_keep_their_own_logits_labels_and_languages() -> None:
             assert part.langs[row] == calibration.langs[whole]
 
 
-def test_every_example_of_a_document_has_its_turn_to_prove() -> None:
+def test_where_documents_count_once_every_answer_has_its_turn_to_prove() -> None:
     """Were it always the first, narratives that come first in a file would decide alone."""
     keys = [f"d-{i // 2}" for i in range(400)]
-    calibration = replace(asked(some(en=400), {"en": 2}, keys=keys), gold_N=np.arange(400) % 2)
-    _, _, proofs = calibrate(calibration, PROMISE, seed=2)
-    assert 0.3 < proofs.gold_N.mean() < 0.7
+    part = asked(some(en=400), {"en": 9}, keys=keys)
+    # The second answer about each document is wrong, and as sure as the first.
+    part = replace(part, gold_N=np.where(np.arange(400) % 2, (part.gold_N + 1) % 3, part.gold_N))
+    once = replace(PROMISE, counting="documents")
+    (group,) = find_decisions(part, part, part, PLAIN, once).report["groups"]
+    assert (group["examples"], group["documents"], group["most"]) == (200, 200, 1)
+    assert 0.3 < group["wrong"] / group["accepted"] < 0.7
+
+
+def test_by_answers_a_document_counts_with_all_that_the_scouts_documents_have() -> None:
+    few, many = ([f"d-{i // size}" for i in range(300)] for size in (2, 30))
+    scouts, proofs, test = (asked(some(en=300), {"en": 9}, seed, few) for seed in range(3))
+    (group,) = find_decisions(scouts, proofs, test, PLAIN, PROMISE).report["groups"]
+    assert (group["examples"], group["documents"], group["most"]) == (300, 150, 2)
+    assert group["threshold"] == 0
+    # A document with hundreds of answers would leave nothing to prove.
+    scouts = asked(some(en=300), {"en": 9}, 0, many)
+    proofs = asked(some(en=3000), {"en": 9}, 1, [f"d-{i // 30}" for i in range(3000)])
+    (group,) = find_decisions(scouts, proofs, test, PLAIN, PROMISE).report["groups"]
+    assert (group["examples"], group["documents"], group["most"]) == (1000, 100, 10)
+
+
+def test_why_nothing_is_accepted_says_how_many_answers_may_be_wrong_together() -> None:
+    keys = [f"d-{max(0, i - 4)}" for i in range(44)]  # five answers about one of 40 documents
+    part = asked(some(en=44), {"en": 9}, keys=keys)
+    (group,) = find_decisions(part, part, part, PLAIN, PROMISE).report["groups"]
+    assert group["threshold"] is None
+    assert group["reason"] == (
+        "too few answers are confident enough, for documents of up to 5 answers that may be wrong "
+        "together"
+    )
+    once = replace(PROMISE, counting="documents")
+    (group,) = find_decisions(part, part, part, PLAIN, once).report["groups"]
+    assert group["threshold"] == 0
 
 
 def test_the_seed_decides_who_proves_and_the_order_of_the_file_does_not() -> None:
@@ -156,7 +186,7 @@ def test_an_empty_calibration_split_decides_nothing_and_leaves_temperatures_at_o
     (group,) = found.report["groups"]
     assert (group["threshold"], group["reason"]) == (
         None,
-        "0 calibration examples are left for the proof; it takes 29",
+        "0 calibration documents are left for the proof; it takes 29",
     )
     assert not any(decided(test, dict(found.thresholds), temperatures))
 
@@ -231,7 +261,7 @@ def test_a_test_split_with_languages_that_calibration_lacks_is_decided_by_the_re
     found = find_decisions(scouts, proofs, test, PLAIN, PROMISE)
     groups = {group["name"]: group for group in found.report["groups"]}
     assert groups["*"]["languages"] == ["ru", "und"]
-    assert groups["*"]["reason"] == "0 calibration examples are left for the proof; it takes 29"
+    assert groups["*"]["reason"] == "0 calibration documents are left for the proof; it takes 29"
     assert groups["*"]["test"] == {"count": 15, "accepted": 0, "wrong": 0, "error": None}
     assert found.report["test"]["accepted"] == sum(decided(test, dict(found.thresholds), PLAIN))
 

@@ -54,7 +54,7 @@ def test_the_sentence_says_what_to_do_what_it_risks_and_what_it_costs(
     assert words(decisions) == (
         "Accept 71 % of the answers without a look: with 95 % confidence at most 10 % of those are "
         "wrong, in each group of languages by itself; on the test split 7.9 % [6.6, 9.3] were. "
-        "The rest, 29 %, goes to people: $72.50 per 1,000 documents instead of $250 for all. "
+        "The rest, 29 %, goes to people: $72.50 per 1,000 answers instead of $250 for all. "
         "Nothing is accepted in Tagalog."
     )
 
@@ -78,7 +78,7 @@ def test_where_no_threshold_keeps_the_promise_the_page_says_so_and_why(
         "most 10 % of what it accepts is wrong." in text
     )
     assert "Spanish: too few answers are confident enough; Russian:" in text
-    assert "Everything goes to people: $250 per 1,000 documents." in text
+    assert "Everything goes to people: $250 per 1,000 answers." in text
     assert plain(" ".join(accepted_tile(decisions))) == (
         "Accepted without a look 0 % no threshold keeps the error at 10 %"
     )

@@ -44,7 +44,7 @@ def test_the_headline_compares_with_the_model_behind_an_endpoint() -> None:
         "13 points better than gpt-4 [10, 16]." in text
     )
     assert (
-        "$0.014 per 1,000 documents instead of $10.42 (1/766 of that); "
+        "$0.014 per 1,000 answers instead of $10.42 (1/766 of that); "
         "38 ms for one document instead of 612 ms (16 times as fast)." in text
     )
     assert "Clearly better than all 4 other systems." in text
@@ -93,7 +93,7 @@ def test_a_dearer_and_slower_model_is_said_to_be_so() -> None:
     report["systems"][0]["cost"]["usd_per_1000"] = 20.84
     report["systems"][0]["latency"]["p50"] = 1224.0
     text = page_of(report).text
-    assert "$20.84 per 1,000 documents instead of $10.42 (2.0 times as much)" in text
+    assert "$20.84 per 1,000 answers instead of $10.42 (2.0 times as much)" in text
     assert "1,224 ms for one document instead of 612 ms (2.0 times as long)" in text
 
 

@@ -40,7 +40,7 @@ def test_the_finding_comes_first() -> None:
         "**mistralai/Mistral-7B-v0.3**, tuned: 0.79 macro-F1 [0.76, 0.81] on 1,222 held-out "
         "examples; 13 points better than gpt-4 [10, 16]."
     )
-    assert lines[4].startswith("$0.014 per 1,000 documents instead of $10.42")
+    assert lines[4].startswith("$0.014 per 1,000 answers instead of $10.42")
     assert lines[6] == "✓ Clearly better than all 4 other systems."
     assert lines[8].startswith("⚠ gpt-4.1 was not asked to the end")
 

@@ -5,16 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from slant.evaluate.selective import Answered, find_threshold, least_examples, risk_coverage
+from slant.evaluate.proofs import Answered
+from slant.evaluate.selective import find_threshold, least_examples, risk_coverage
 
-NOTHING = Answered(np.empty(0), np.empty(0, bool))
+NOTHING = Answered(np.empty(0), np.empty(0, bool), np.empty(0, np.int64))
 
 
 def answered(*groups: tuple[int, float, int]) -> Answered:
     """Groups of answers: how many, how confident, and how many of them are wrong."""
     confidence = [level for num, level, _ in groups for _ in range(num)]
     right = [i >= wrong for num, _, wrong in groups for i in range(num)]
-    return Answered(np.array(confidence), np.array(right, dtype=bool))
+    return Answered(np.array(confidence), np.array(right, dtype=bool), np.arange(len(right)))
 
 
 def test_it_takes_twenty_nine_right_answers_to_promise_a_tenth() -> None:
@@ -49,7 +50,7 @@ def test_one_example_too_few_is_not_enough_and_says_how_many_are(
     found = find_threshold(right, right, max_error=0.1, confidence=0.95)
     assert found.value == value
     assert found.reason == (
-        "" if num == 29 else "28 calibration examples are left for the proof; it takes 29"
+        "" if num == 29 else "28 calibration documents are left for the proof; it takes 29"
     )
     assert (found.p_value is None) == (num == 28)
 
@@ -96,7 +97,7 @@ def test_without_scouts_only_everything_together_is_tried() -> None:
 def test_no_answer_at_all_has_no_threshold() -> None:
     found = find_threshold(NOTHING, NOTHING, max_error=0.1, confidence=0.95)
     assert (found.value, found.examples) == (None, 0)
-    assert found.reason == "0 calibration examples are left for the proof; it takes 29"
+    assert found.reason == "0 calibration documents are left for the proof; it takes 29"
 
 
 def test_confident_answers_that_are_too_few_are_told_from_those_that_are_wrong() -> None:
@@ -130,7 +131,7 @@ def test_the_curve_accepts_equal_confidences_together() -> None:
 
 def test_the_curve_has_no_more_points_than_are_asked_for_and_both_ends() -> None:
     random = np.random.default_rng(0)
-    many = Answered(random.random(5000), random.random(5000) < 0.7)
+    many = Answered(random.random(5000), random.random(5000) < 0.7, np.arange(5000))
     found = risk_coverage(many, most=100)
     assert len(found) == 100
     assert found[0][0] == pytest.approx(1 / 5000)

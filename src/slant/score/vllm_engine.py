@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from slant.errors import ArtifactError, ModelError, UsageError
+from slant.errors import ArtifactError, ModelError
+from slant.score.http import is_loopback, open_client, retry_after_s
 from slant.task.spec import SPEC_FILE, TaskSpec
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ _START = (
     "wait until it answers."
 )
 _OTHER_MODEL = "Serve the classifier/ folder of the bundle that you score with."
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_CONNECT_S = 10.0
 _PROBE = [[0]]  # any token: what is asked for is the number of labels
 
 
@@ -51,12 +50,10 @@ class Retries:
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
 
-    def pause_s(self, attempt: int, asked: str | None = None) -> float:
-        """Seconds after attempt number ``attempt`` (from 1); ``asked``: the Retry-After header."""
+    def pause_s(self, attempt: int, asked_s: float | None = None) -> float:
+        """Seconds after attempt number ``attempt`` (from 1); ``asked_s``: by ``Retry-After``."""
         pause = self.first_pause_s * 2.0 ** (attempt - 1)
-        if asked is not None and asked.isdecimal():  # the other form, a date, is not needed here
-            pause = max(pause, float(asked))
-        return min(pause, self.longest_pause_s)
+        return min(max(pause, asked_s or 0.0), self.longest_pause_s)
 
 
 @final
@@ -247,17 +244,18 @@ class VllmEngine:
         attempt = 0
         while True:
             attempt += 1
-            asked = None
+            asked_s = None
             try:
                 response = self._client.request(method, path, json=body)
                 if not _may_pass(response.status_code):
                     return self._content(path, response)
                 problem = f"status {response.status_code}{_reason(response)}"
-                asked = response.headers.get("retry-after")
+                headers = response.headers
+                asked_s = retry_after_s(headers.get("retry-after"), headers.get("date"))
             except httpx.RequestError as error:
                 problem = str(error) or type(error).__name__
             if attempt >= self._retries.attempts or stop.wait(
-                self._retries.pause_s(attempt, asked)
+                self._retries.pause_s(attempt, asked_s)
             ):
                 times = f" ({attempt} attempts)" if attempt > 1 else ""
                 raise ModelError(
@@ -292,28 +290,15 @@ class VllmEngine:
 
 
 def _client(url: str, timeout_s: float, concurrency: int) -> httpx.Client:
-    try:
-        import httpx
-    except ImportError as error:
-        raise ModelError(
-            "the vLLM engine needs httpx, which is not installed", hint="pip install 'slant[vllm]'"
-        ) from error
-    try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise UsageError(f"not the address of a server: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo:
-        raise UsageError(
-            "the address of a vLLM server is http:// or https:// with a host and no password",
-            hint="For example http://localhost:8000.",
-        )
     key = os.environ.get("VLLM_API_KEY")
-    return httpx.Client(
-        base_url=url,
+    return open_client(
+        url,
+        what="a vLLM server",
+        extra="vllm",
+        example="For example http://localhost:8000.",
+        timeout_s=timeout_s,
+        concurrency=concurrency,
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
-        limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-        trust_env=parts.host not in _LOOPBACK,  # no proxy leads to this machine
     )
 
 
@@ -353,10 +338,8 @@ def _requests(count: int, groups: Sequence[Hashable] | None, size: int) -> Itera
 
 def _check_fingerprint(url: str, served: Mapping[str, Any], spec: TaskSpec) -> None:
     """Raises ModelError if a server on this machine serves the folder of another bundle."""
-    import httpx
-
     root = served.get("root")
-    if httpx.URL(url).host not in _LOOPBACK or not isinstance(root, str):
+    if not is_loopback(url) or not isinstance(root, str):
         return
     folder = Path(root)
     if not folder.is_absolute() or not (folder.parent / SPEC_FILE).is_file():

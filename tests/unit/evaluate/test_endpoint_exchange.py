@@ -7,7 +7,7 @@ import random
 import pytest
 
 from slant.evaluate.endpoint.ask import Pauses
-from slant.evaluate.endpoint.exchange import retry_after_s
+from slant.score.http import retry_after_s
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from slant.errors import ModelError
 from slant.evaluate.endpoint.replies import Reply, read_reply
 from slant.evaluate.endpoint.request import Endpoint
+from slant.score.http import retry_after_s
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answered", "Delayed", "Outcome", "Refused", "Spent", "exchange", "retry_after_s"]
+__all__ = ["Answered", "Delayed", "Outcome", "Refused", "Spent", "exchange"]
 
 _LONGEST_BODY = 4_000_000
 _LONGEST_SAID = 300
@@ -186,30 +184,3 @@ def _repeats(said: str, sent: Sequence[str]) -> bool:
     return any(len(line) > 3 and line in said for line in lines) or any(
         part in line for line in lines for part in parts
     )
-
-
-def retry_after_s(value: str | None, date: str | None = None) -> float | None:
-    """Seconds in a ``Retry-After`` header: a number, or a date (RFC 9110, 10.2.3).
-
-    Args:
-        value: the header; None or unreadable: None.
-        date: the ``Date`` header of the same answer, so that clocks need not agree.
-    """
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        then = _time(value)
-        if then is None:
-            return None
-        seconds = (then - (_time(date) or datetime.now(UTC))).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _time(value: str | None) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(value) if value else None
-    except (ValueError, IndexError, TypeError, OverflowError):
-        return None
-    return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, final
+from urllib.parse import urlsplit
 
 from slant.artifacts import digest_json
-from slant.errors import ModelError, UsageError
+from slant.errors import UsageError
 from slant.evaluate.endpoint.prompts import Message
+from slant.score import http
 
 if TYPE_CHECKING:
     import httpx
@@ -18,8 +20,6 @@ __all__ = ["TOP_LOGPROBS", "Endpoint", "open_client", "request_body", "request_k
 TOP_LOGPROBS = 20
 """Alternatives of each token that are asked for: as many as OpenAI and vLLM tell at most."""
 _PATH = "/chat/completions"
-_CONNECT_S = 10.0
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _EXAMPLE = "For example https://api.openai.com/v1 or http://localhost:11434/v1."
 
 
@@ -99,14 +99,6 @@ def open_client(endpoint: Endpoint) -> httpx.Client:
         UsageError: ``url`` is not the address of an endpoint, or the key cannot be sent.
         ModelError: httpx is not installed.
     """
-    try:
-        import httpx
-    except ImportError as error:
-        raise ModelError(
-            "asking an endpoint needs httpx, which is not installed",
-            hint="pip install 'slant[endpoint]'",
-        ) from error
-    host = _host(endpoint)
     headers = {"Content-Type": "application/json"}
     if endpoint.key:
         if not (endpoint.key.isascii() and endpoint.key.isprintable()):
@@ -116,29 +108,17 @@ def open_client(endpoint: Endpoint) -> httpx.Client:
             )
         bearer = endpoint.key_header == "authorization"
         headers[endpoint.key_header] = f"Bearer {endpoint.key}" if bearer else endpoint.key
-    limit = endpoint.concurrency
-    return httpx.Client(
+    client = http.open_client(
+        endpoint.url,
+        what="an endpoint",
+        extra="endpoint",
+        example=_EXAMPLE,
+        timeout_s=endpoint.timeout_s,
+        concurrency=endpoint.concurrency,
         headers=headers,
-        params=dict(endpoint.query),
-        timeout=httpx.Timeout(endpoint.timeout_s, connect=min(endpoint.timeout_s, _CONNECT_S)),
-        limits=httpx.Limits(max_connections=limit, max_keepalive_connections=limit),
-        trust_env=host not in _LOOPBACK,  # no proxy leads to this machine
+        query=endpoint.query,
     )
-
-
-def _host(endpoint: Endpoint) -> str:
-    """The host of the address; raises UsageError where it is none."""
-    import httpx
-
-    try:
-        parts = httpx.URL(endpoint.url)
-    except httpx.InvalidURL as error:
-        raise UsageError(f"not the address of an endpoint: {error}", hint=_EXAMPLE) from error
-    if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo:
-        raise UsageError(
-            "the url of an endpoint is http:// or https:// with a host and no password",
-            hint=_EXAMPLE,
-        )
+    parts = urlsplit(endpoint.url)
     if parts.query or parts.fragment:
         raise UsageError(
             f"the url of the endpoint {endpoint.title} holds more than an address",
@@ -148,4 +128,4 @@ def _host(endpoint: Endpoint) -> str:
         raise UsageError(
             f"{endpoint.url}: {_PATH} is added to the url of an endpoint by itself", hint=_EXAMPLE
         )
-    return parts.host
+    return client

@@ -1,8 +1,9 @@
 """slant: your own model of sentiment toward a narrative, from documents to predictions.
 
 ``Project`` runs a slant.yaml; ``Scorer`` scores with the bundle that came of it, ``score_files``
-does so with files and folders; ``compare_runs`` puts evaluations side by side. Importing slant
-loads neither torch nor transformers; they come with the first use.
+does so with files and folders; ``compare_runs`` puts evaluations side by side; ``publish_bundle``
+and ``pull_bundle`` take a bundle elsewhere and back; ``import_model`` makes one of another
+program's model. Importing slant loads neither torch nor transformers; they come with the first use.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from slant.version import __version__
 if TYPE_CHECKING:
     from slant.errors import SlantError
     from slant.evaluate.side_by_side import compare_runs
+    from slant.export.import_model import import_model
     from slant.project import Project
+    from slant.publish.publish import publish_bundle
+    from slant.publish.pull import pull_bundle
     from slant.records import Pair, Prediction
     from slant.score.files import score_files
     from slant.score.scorer import Scorer
@@ -27,6 +31,9 @@ __all__ = [
     "SlantError",
     "__version__",
     "compare_runs",
+    "import_model",
+    "publish_bundle",
+    "pull_bundle",
     "score_files",
 ]
 
@@ -37,6 +44,9 @@ _HOMES = {
     "Scorer": "slant.score.scorer",
     "SlantError": "slant.errors",
     "compare_runs": "slant.evaluate.side_by_side",
+    "import_model": "slant.export.import_model",
+    "publish_bundle": "slant.publish.publish",
+    "pull_bundle": "slant.publish.pull",
     "score_files": "slant.score.files",
 }
 

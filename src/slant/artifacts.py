@@ -11,35 +11,33 @@ it there and goes on; one that finds another key starts afresh.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from slant.errors import ArtifactError, SlantError, StorageError
+from slant.disk import TEMPORARY, exclusive, storage_errors, sync_folder, write_atomically
+from slant.errors import ArtifactError
 
 __all__ = [
     "SCRATCH",
     "Artifact",
+    "Builder",
     "Recipe",
     "build",
     "digest_file",
     "digest_json",
-    "exclusive",
     "find",
     "load",
-    "storage_errors",
-    "sync_folder",
-    "write_atomically",
+    "parse_manifest",
+    "receive",
 ]
 
 SCRATCH = "scratch"
@@ -48,27 +46,7 @@ _MANIFEST = "manifest.json"
 _BUILDING = "building.json"
 _LOCK = ".lock"
 _SCHEMA = "slant.manifest/1"
-_TEMPORARY = ".tmp"
-_OWNER = "Check who owns the folder."
-_AGAIN = "then run the same command again: it goes on from here."
-_HINTS = {
-    errno.ENOSPC: f"Free some space, {_AGAIN}",
-    errno.EDQUOT: f"Free some of the quota, {_AGAIN}",
-    errno.EFBIG: "No larger file is allowed here; raise ulimit -f or choose another folder.",
-    errno.EACCES: _OWNER,
-    errno.EPERM: _OWNER,
-    errno.EROFS: "The file system is read-only; choose another folder.",
-    errno.EIO: "The disk or the network storage failed; check it, or choose another folder.",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
-    errno.ENAMETOOLONG: "Choose a folder with a shorter path.",
-}
-# Libraries in Rust and C++ report a failed write in exceptions of their own, by its text only.
-_NATIVE_NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
-_NATIVE_TEXTS = {
-    "no space left": errno.ENOSPC,
-    "disk quota exceeded": errno.EDQUOT,
-    "file too large": errno.EFBIG,
-}
+_RECEIVED = "received:"
 _PACKAGES = ("slant", "torch", "transformers", "peft", "numpy", "pyarrow", "tokenizers")
 
 
@@ -132,10 +110,14 @@ class Artifact:
             raise ArtifactError(f"{self.path}: has no {name}")
         return self.path / name
 
-    def verify(self) -> None:
-        """Check every file against its size and sha256; raises ArtifactError naming the file."""
-        for name, entry in self.manifest["files"].items():
-            path = self.path / name
+    def verify(self, names: Iterable[str] | None = None) -> None:
+        """Check files against their sizes and sha256; raises ArtifactError naming the file.
+
+        Args:
+            names: of files that the manifest lists; None: all of them.
+        """
+        for name in self.manifest["files"] if names is None else names:
+            entry, path = self.manifest["files"][name], self.path / name
             if not path.resolve().is_relative_to(self.path.resolve()):
                 raise ArtifactError(f"{self.path}/{_MANIFEST}: {name!r} lies outside the folder")
             if not path.is_file():
@@ -174,7 +156,7 @@ def build(path: Path, recipe: Recipe) -> Iterator[Builder]:
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         with exclusive(path / _LOCK):
-            _prepare(path, recipe)
+            _prepare(path, recipe.key)
             builder = Builder(path)
             builder.scratch.mkdir(exist_ok=True)
             yield builder
@@ -197,16 +179,47 @@ def build(path: Path, recipe: Recipe) -> Iterator[Builder]:
             (path / _LOCK).unlink(missing_ok=True)
 
 
-def _prepare(path: Path, recipe: Recipe) -> None:
+@contextmanager
+def receive(path: Path, manifest: bytes) -> Iterator[None]:
+    """Fill ``path`` with the files of an artifact that lies elsewhere, then seal it.
+
+    The block writes the files, on the disk by its end; the manifest follows as it is. What an
+    interrupted or damaged copy of the same artifact left in ``path`` is still there; another copy
+    is removed first.
+
+    Raises:
+        StorageError: no space left or no permission.
+        ArtifactError: another process is at work in the folder, or it holds something else.
+    """
+    content = json.loads(manifest)
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with exclusive(path / _LOCK):
+            key = _RECEIVED + hashlib.sha256(manifest).hexdigest()
+            sealed, building = path / _MANIFEST, str(_read_json(path / _BUILDING).get("key", ""))
+            kind = _read_json(sealed).get("kind", content["kind"])
+            if kind != content["kind"] or not building.startswith(_RECEIVED[: len(building)]):
+                raise ArtifactError(f"{path}: holds another artifact", hint="Name an empty folder.")
+            if sealed.is_file() and sealed.read_bytes() == manifest:
+                write_atomically(path / _BUILDING, json.dumps({"key": key}))
+                sealed.unlink()
+            _prepare(path, key)
+            yield
+            write_atomically(sealed, manifest)
+            (path / _BUILDING).unlink()
+            (path / _LOCK).unlink(missing_ok=True)
+
+
+def _prepare(path: Path, key: str) -> None:
     building = _read_json(path / _BUILDING)
     sealed = (path / _MANIFEST).exists()
-    if building.get("key") == recipe.key and not sealed:
+    if building.get("key") == key and not sealed:
         # What write_atomically had not finished when the process was killed.
-        for leftover in path.rglob(f"*{_TEMPORARY}"):
+        for leftover in path.rglob(f"*{TEMPORARY}"):
             if leftover.is_file():
                 leftover.unlink()
         return
-    leftovers = {_LOCK, _BUILDING + _TEMPORARY}
+    leftovers = {_LOCK, _BUILDING + TEMPORARY}
     names = {child.name for child in path.iterdir()} - leftovers
     ours = "key" in building or _read_json(path / _MANIFEST).get("schema") == _SCHEMA
     if names and not ours:
@@ -226,7 +239,7 @@ def _prepare(path: Path, recipe: Recipe) -> None:
             shutil.rmtree(child)
         else:
             child.unlink()
-    write_atomically(path / _BUILDING, json.dumps({"key": recipe.key}))
+    write_atomically(path / _BUILDING, json.dumps({"key": key}))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -279,30 +292,50 @@ def load(path: Path, kind: str) -> Artifact:
         ArtifactError: there is none, it was not finished, or it is of another kind or version.
     """
     try:
-        manifest = json.loads((path / _MANIFEST).read_text("utf-8"))
+        content = (path / _MANIFEST).read_bytes()
     except FileNotFoundError:
         state = "was not finished" if (path / _BUILDING).exists() else "is not there"
         raise ArtifactError(
             f"{path}: the {kind} artifact {state}", hint=f"Run `slant {kind}` first."
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ArtifactError(f"{path / _MANIFEST}: cannot be read: {error}") from error
+    return Artifact(path, parse_manifest(content, str(path / _MANIFEST), kind))
+
+
+def parse_manifest(content: bytes, place: str, kind: str) -> Mapping[str, Any]:
+    """The manifest of an artifact of ``kind``, from the content of its file.
+
+    Args:
+        content: of ``manifest.json``.
+        place: where it lies, for errors.
+        kind: the stage, e.g. ``"export"``.
+
+    Raises:
+        ArtifactError: it is malformed, of another kind or version, or names a file outside its
+            folder.
+    """
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise ArtifactError(f"{place}: cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
-        raise ArtifactError(f"{path / _MANIFEST}: is not a manifest of this version ({_SCHEMA})")
-    _check_shape(path / _MANIFEST, manifest)
+        raise ArtifactError(f"{place}: is not a manifest of this version ({_SCHEMA})")
+    _check_shape(place, manifest)
     if manifest["kind"] != kind:
-        raise ArtifactError(f"{path}: is a {manifest['kind']} artifact, not a {kind} artifact")
-    return Artifact(path, manifest)
+        folder = place.removesuffix(f"/{_MANIFEST}")
+        raise ArtifactError(f"{folder}: is a {manifest['kind']} artifact, not a {kind} artifact")
+    return manifest
 
 
-def _check_shape(path: Path, manifest: Mapping[str, Any]) -> None:
+def _check_shape(path: str, manifest: Mapping[str, Any]) -> None:
     shape = {"kind": str, "key": str, "facts": dict, "files": dict}
     for name, kind in shape.items():
         if not isinstance(manifest.get(name), kind):
             raise ArtifactError(f"{path}: is damaged ({name!r} is missing or of another type)")
     for name, entry in manifest["files"].items():
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or not name:
+        ways = PurePosixPath(name), PureWindowsPath(name)
+        if not name or any(way.anchor or ".." in way.parts for way in ways):
             raise ArtifactError(f"{path}: {name!r} lies outside the folder")
         if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
             raise ArtifactError(f"{path}: is damaged (the entry of {name!r})")
@@ -318,100 +351,3 @@ def digest_json(value: Any) -> str:
     """sha256 of a JSON value in its canonical form (sorted keys, no spaces), in hex."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that ``path`` holds either what it held before or all of ``content``.
-
-    Text is written as UTF-8. When this returns the file and its name are on the disk. One process
-    at a time may write to ``path``.
-
-    Raises:
-        StorageError: it cannot be written; nothing of it is left.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(path.name + _TEMPORARY)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)  # half a file would keep a full disk full
-        if isinstance(error, OSError):
-            raise _storage_error(path, error.errno, error) from error
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder durable, where the file system can be asked to."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows does not open folders
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Hold ``lock`` while the block runs; the system lets go of it if the process dies.
-
-    Raises:
-        ArtifactError: another process holds it.
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-    except Timeout:
-        raise ArtifactError(
-            f"{lock.parent}: another process is at work here",
-            hint="Wait for it to end, or give this project another `work` folder.",
-        ) from None
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an error of the file system into a StorageError that names the place.
-
-    Every OSError with a number is one, but for those of a network connection; so is an exception
-    in which a library in Rust or C++ reports a full disk. The place is the file that the error
-    names, or else ``path``.
-    """
-    try:
-        yield
-    except (SlantError, ConnectionError, TimeoutError):
-        raise
-    except Exception as error:
-        number = _number(error)
-        if number is None:
-            raise
-        named = getattr(error, "filename", None)
-        place = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else path
-        raise _storage_error(place, number, error) from error
-
-
-def _number(error: Exception) -> int | None:
-    """The system's error number behind an exception, or None."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    text = str(error)
-    if (match := _NATIVE_NUMBER.search(text)) and int(match[1] or match[2]) in _HINTS:
-        return int(match[1] or match[2])
-    return next((n for words, n in _NATIVE_TEXTS.items() if words in text.lower()), None)
-
-
-def _storage_error(place: Path, number: int | None, error: Exception) -> StorageError:
-    reason = os.strerror(number) if number else str(error)
-    verb = "read" if number == errno.ENOENT else "write"
-    return StorageError(f"cannot {verb} {place}: {reason}", hint=_HINTS.get(number or 0, ""))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from slant.artifacts import Artifact, Recipe, find, load, storage_errors, write_atomically
-from slant.config.load import dump_settings
+from slant.artifacts import Artifact, Recipe, digest_file, find, load
+from slant.config.load import dump_settings, expand_variables
 from slant.config.settings import ProjectSettings
+from slant.disk import storage_errors, write_atomically
 from slant.errors import ArtifactError, GateError, SlantError, UsageError
 from slant.labels import LabelSet
 from slant.memory import release_memory
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from slant.model.base import BaseModel
     from slant.plan.estimate import Plan
     from slant.plan.tokens import TokenCounts
+    from slant.publish.release import Published
 
 __all__ = ["STAGES", "Pipeline", "StageResult"]
 
@@ -32,12 +35,17 @@ _TRAINED = ("adapt", "tune")
 
 @dataclass(frozen=True)
 class StageResult:
-    """A stage's artifact, whether it had to be made, and the seconds that took."""
+    """A stage's artifact, whether it had to be made, and the seconds that took.
+
+    ``published`` tells where the bundle went, if ``export.to`` is not a folder and it was not there
+    before.
+    """
 
     stage: str
     artifact: Artifact
     made: bool
     seconds: float
+    published: Published | None = None
 
 
 @final
@@ -80,14 +88,17 @@ class Pipeline:
 
     def folder(self, stage: str) -> Path:
         """Where the artifact of a stage lies."""
-        return self._work / (self._settings.export.to if stage == "export" else stage)
+        if stage != "export":
+            return self._work / stage
+        return self._work / expand_variables(self._settings.export.folder)
 
     def run(self) -> list[StageResult]:
         """Run every stage whose inputs changed.
 
         Raises:
             GateError: the evaluation's gate was not met; the report is there, the bundle is not.
-            UsageError: this process is one of several.
+            UsageError: this process is one of several, or nothing can be published to
+                ``export.to``.
         """
         if in_world():
             raise UsageError(
@@ -96,6 +107,7 @@ class Pipeline:
                 "set train.devices, and slant starts torchrun itself.",
             )
         self._save_settings()
+        self._check_target()
         results = []
         for stage in self.stages:
             results.append(self._run(stage))
@@ -108,7 +120,7 @@ class Pipeline:
 
         Raises:
             ArtifactError: one of them is missing or was made from something else.
-            UsageError: the project leaves this stage out.
+            UsageError: the project leaves this stage out, or ``export.to`` cannot be used.
         """
         if stage not in self.stages:
             raise UsageError(f"{stage} is null in the configuration: there is nothing to run")
@@ -118,6 +130,8 @@ class Pipeline:
                 hint=f"Only {' and '.join(_TRAINED)} run under torchrun.",
             )
         self._save_settings()
+        if stage == "export":
+            self._check_target()
         for before in self.stages[: self.stages.index(stage)]:
             artifact = load(self.folder(before), before)
             if artifact.key != self._recipe(before).key:
@@ -184,7 +198,35 @@ class Pipeline:
         else:
             artifact = found
         self._artifacts[stage] = artifact
-        return StageResult(stage, artifact, made, time.monotonic() - started)
+        published = self._publish(artifact) if stage == "export" else None
+        return StageResult(stage, artifact, made, time.monotonic() - started, published)
+
+    def _check_target(self) -> None:
+        """Before hours of training: whether its protocol is known and its library installed."""
+        if self._settings.export.publishes:
+            from slant.publish.publish import check_target
+
+            check_target(expand_variables(self._settings.export.to))
+
+    def _publish(self, bundle: Artifact) -> Published | None:
+        """Send the bundle to ``export.to``, if it is not there; None if there is nothing to do.
+
+        A version that this project has published is not published again: somebody may have made an
+        older one the latest since then, and meant it.
+        """
+        if not self._settings.export.publishes:
+            return None
+        from slant.publish.publish import publish_bundle
+
+        to = expand_variables(self._settings.export.to)
+        done = {"to": to, "manifest_sha256": digest_file(bundle.path / "manifest.json")}
+        note, content = self._work / "published.json", json.dumps(done, indent=1) + "\n"
+        was_sent = note.is_file() and note.read_bytes() == content.encode()
+        if was_sent and publish_bundle(bundle.path, to, dry_run=True).was_there:
+            return None
+        published = publish_bundle(bundle.path, to, progress=self._progress)
+        write_atomically(note, content)
+        return published
 
     @cached_property
     def _base(self) -> BaseModel:

@@ -14,9 +14,19 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TextIO, final
 
-__all__ = ["BarProgress", "JsonProgress", "LineProgress", "Progress", "SilentProgress", "Task"]
+__all__ = [
+    "BarProgress",
+    "JsonProgress",
+    "LineProgress",
+    "Progress",
+    "SilentProgress",
+    "Task",
+    "format_bytes",
+]
 
 _LINE_INTERVAL_S = 10.0
+_BYTES = "bytes"
+"""A unit that is shown as kB, MB or GB."""
 
 
 class Task(Protocol):
@@ -64,6 +74,25 @@ def _format_facts(facts: dict[str, float | str]) -> str:
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in facts.items()
     )
+
+
+def format_bytes(count: float) -> str:
+    """``1.5 GB``: in powers of a thousand, as networks and disks are measured."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 999.5 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+
+
+def _format_count(count: float, unit: str) -> str:
+    return format_bytes(count) if unit == _BYTES else f"{count:.3g} {unit}"
+
+
+def _format_done(done: int, total: int | None, unit: str) -> str:
+    if unit == _BYTES:
+        return " of ".join(format_bytes(n) for n in (done, total) if n is not None)
+    return f"{done}/{total} {unit}" if total is not None else f"{done} {unit}"
 
 
 def _format_seconds(seconds: float) -> str:
@@ -116,8 +145,8 @@ class _LineTask:
         now = self._reported = time.monotonic()
         elapsed = max(now - self._started, 1e-9)
         rate = (self._done - self._done_before) / elapsed
-        of_total = f"/{self._total}" if self._total is not None else ""
-        parts = [f"{self._name}: {self._done}{of_total} {self._unit}", f"{rate:.3g} {self._unit}/s"]
+        done = _format_done(self._done, self._total, self._unit)
+        parts = [f"{self._name}: {done}", f"{_format_count(rate, self._unit)}/s"]
         if final:
             parts.append(f"took {_format_seconds(elapsed)}")
         elif self._total is not None and rate > 0:
@@ -191,6 +220,7 @@ class BarProgress:
         """See Progress."""
         from rich.progress import (
             BarColumn,
+            DownloadColumn,
             MofNCompleteColumn,
             Progress,
             TextColumn,
@@ -201,8 +231,11 @@ class BarProgress:
         columns = (
             TextColumn("{task.description:<16}", style="bold", markup=False),
             BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}", markup=False),
+            *(
+                (DownloadColumn(),)
+                if unit == _BYTES
+                else (MofNCompleteColumn(), TextColumn("{task.fields[unit]}", markup=False))
+            ),
             TextColumn("{task.fields[rate]}", style="cyan"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
@@ -232,6 +265,6 @@ class _BarTask:
         self._bar.update(
             self._task_id,
             advance=count,
-            rate=f"{rate:.3g}/s",
+            rate=f"{format_bytes(rate) if self._unit == _BYTES else f'{rate:.3g}'}/s",
             facts=_format_facts(self._facts),
         )

@@ -23,11 +23,13 @@ __all__ = [
     "BLOCK_BYTES",
     "PATIENCE_S",
     "check_url",
+    "file_system",
     "is_url",
     "join_url",
     "list_urls",
     "neighbours",
     "open_url",
+    "patiently",
     "read_url",
     "remove_url",
     "url_exists",
@@ -50,6 +52,7 @@ _CHECKSUM_KEYS = ("etag", "md5hash", "content_md5", "blob_id", "last_commit")
 _TIME_KEYS = ("lastmodified", "last_modified", "updated", "mtime", "created")
 # Errors of a request that would fail again however often it is sent.
 _LASTING_ERRORS = {errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOSPC}
+_LASTING_ERRORS |= {errno.ENOSYS}  # a store that speaks S3, but not all of it
 
 _Result = TypeVar("_Result")
 
@@ -110,7 +113,7 @@ def list_urls(pattern: str, *, patience_s: float = PATIENCE_S) -> list[str]:
     """
     from fsspec.utils import glob_translate
 
-    fs, path = _file_system(pattern)
+    fs, path = file_system(pattern)
     path = path.rstrip("/")
     root = _without_wildcards(path)
     matches = re.compile(glob_translate(path)).match if root != path else None
@@ -124,7 +127,7 @@ def list_urls(pattern: str, *, patience_s: float = PATIENCE_S) -> list[str]:
         except FileNotFoundError:
             return []
 
-    found = [name for name in _patiently(find, pattern, patience_s) if not name.endswith("/")]
+    found = [name for name in patiently(find, pattern, patience_s) if not name.endswith("/")]
     if matches is not None and found != [path]:
         found = [name for name in found if matches(name)]
     fixed_url = pattern.rstrip("/").removesuffix(path.removeprefix(root))
@@ -138,7 +141,7 @@ def list_urls(pattern: str, *, patience_s: float = PATIENCE_S) -> list[str]:
 def neighbours(url: str) -> list[str]:
     """Names of the files and folders beside ``url``, sorted; empty if they cannot be listed."""
     try:
-        fs, path = _file_system(url)
+        fs, path = file_system(url)
         names = fs.ls(str(fs._parent(path)), detail=False)
     except Exception:  # only used to suggest a name in another error
         return []
@@ -147,13 +150,13 @@ def neighbours(url: str) -> list[str]:
 
 def url_exists(url: str, *, patience_s: float = PATIENCE_S) -> bool:
     """Whether there is a file at ``url``; raises as ``list_urls`` does."""
-    fs, path = _file_system(url)
+    fs, path = file_system(url)
 
     def exists() -> bool:
         fs.invalidate_cache()
         return _is_file(fs, path)
 
-    return _patiently(exists, url, patience_s)
+    return patiently(exists, url, patience_s)
 
 
 def url_version(url: str, *, patience_s: float = PATIENCE_S) -> str:
@@ -162,14 +165,14 @@ def url_version(url: str, *, patience_s: float = PATIENCE_S) -> str:
     Raises:
         UsageError, InputError: as ``list_urls``; InputError too if there is no such file.
     """
-    fs, path = _file_system(url)
+    fs, path = file_system(url)
     return _version(_info(fs, path, url, patience_s))
 
 
 def read_url(url: str, *, patience_s: float = PATIENCE_S) -> bytes:
     """All of a file; raises as ``url_version`` does."""
-    fs, path = _file_system(url)
-    return bytes(_patiently(lambda: fs.cat_file(path), url, patience_s))
+    fs, path = file_system(url)
+    return bytes(patiently(lambda: fs.cat_file(path), url, patience_s))
 
 
 def write_url(url: str, content: bytes, *, patience_s: float = PATIENCE_S) -> None:
@@ -179,19 +182,19 @@ def write_url(url: str, content: bytes, *, patience_s: float = PATIENCE_S) -> No
         UsageError: as ``list_urls``.
         StorageError: it cannot be written.
     """
-    fs, path = _file_system(url)
-    _patiently(lambda: fs.pipe_file(path, content), url, patience_s, writes=True)
+    fs, path = file_system(url)
+    patiently(lambda: fs.pipe_file(path, content), url, patience_s, writes=True)
 
 
 def remove_url(url: str, *, patience_s: float = PATIENCE_S) -> None:
     """Remove a file if there is one; raises as ``write_url`` does."""
-    fs, path = _file_system(url)
+    fs, path = file_system(url)
 
     def remove() -> None:
         with suppress(FileNotFoundError):
             fs.rm_file(path)
 
-    _patiently(remove, url, patience_s, writes=True)
+    patiently(remove, url, patience_s, writes=True)
 
 
 def open_url(
@@ -220,7 +223,7 @@ class _RangeReader(io.RawIOBase):
         self._url = url
         self._patience_s = patience_s
         self._block_bytes = block_bytes
-        self._fs, self._path = _file_system(url)
+        self._fs, self._path = file_system(url)
         found = self._info()
         self._size = int(found["size"])
         self._version = _version(found)
@@ -256,7 +259,7 @@ class _RangeReader(io.RawIOBase):
 
     def _fetch(self) -> None:
         start, end = self._position, min(self._position + self._block_bytes, self._size)
-        block = _patiently(
+        block = patiently(
             lambda: self._fs.cat_file(self._path, start=start, end=end),
             self._url,
             self._patience_s,
@@ -299,7 +302,7 @@ def _info(fs: Any, path: str, url: str, patience_s: float) -> dict[str, Any]:
             raise FileNotFoundError
         return found
 
-    return _patiently(ask, url, patience_s)
+    return patiently(ask, url, patience_s)
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -310,8 +313,8 @@ def _version(info: dict[str, Any]) -> str:
     return f"size:{found.get('size')}"
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path inside it."""
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path inside it; UsageError as ``list_urls``."""
     import fsspec
 
     check_url(url)
@@ -332,14 +335,25 @@ def _file_system(url: str) -> tuple[Any, str]:
     return fs, str(path)
 
 
-def _patiently(
+def patiently(
     ask: Callable[[], _Result],
     url: str,
     patience_s: float = PATIENCE_S,
     *,
     writes: bool = False,
 ) -> _Result:
-    """What ``ask`` returns; asked again while the storage is away."""
+    """What ``ask`` returns; asked again while the storage is away.
+
+    Args:
+        ask: A request to the storage that may be sent more than once.
+        url: What it is about, for errors.
+        patience_s: How long the storage may stay away, in seconds.
+        writes: Whether it writes.
+
+    Raises:
+        UsageError: the storage cannot do this.
+        InputError, or StorageError if it ``writes``: no answer, or a refusal.
+    """
     started, pause_s = time.monotonic(), _FIRST_PAUSE_S
     kind = StorageError if writes else InputError
     while True:

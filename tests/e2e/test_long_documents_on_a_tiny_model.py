@@ -10,6 +10,7 @@ import pytest
 
 from slant.corpus import Corpus
 from slant.evaluate.stage import Subject, run_evaluate
+from slant.export.consumer import answer
 from slant.export.stage import run_export
 from slant.model.base import load_tokenizer
 from slant.progress import SilentProgress
@@ -48,6 +49,7 @@ def test_a_bundle_answers_for_long_documents_as_was_measured(option: str, tmp_pa
         base=base,
         out=tmp_path / "bundle",
         progress=progress,
+        ask=answer,
     )
     spec = TaskSpec.load(bundle.path)
     assert spec.long_documents == option

@@ -13,6 +13,7 @@ import pytest
 from slant.artifacts import Artifact
 from slant.corpus import Corpus, LabelledDocument
 from slant.evaluate.stage import Subject, evaluate_recipe, run_evaluate
+from slant.export.consumer import answer
 from slant.export.stage import export_recipe, run_export
 from slant.model.base import BaseModel
 from slant.progress import SilentProgress
@@ -77,6 +78,7 @@ def work(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         base=adapted,
         out=root / "bundle",
         progress=progress,
+        ask=answer,
     )
     return Work(base, ingest, shards, adapt, tune, evaluate, bundle)
 
@@ -142,9 +144,9 @@ def test_a_stream_with_a_pair_that_cannot_be_scored_goes_on_after_it(work: Work)
     first, second, third = scorer.stream(pairs)
     assert isinstance(second, Refusal)
     assert second.id == "b"
-    for answer in (first, third):
-        assert isinstance(answer, Prediction)
-        assert sum(answer.probabilities) == pytest.approx(1)
+    for answered in (first, third):
+        assert isinstance(answered, Prediction)
+        assert sum(answered.probabilities) == pytest.approx(1)
 
 
 def test_every_artifact_is_whole_and_has_the_key_of_its_recipe(work: Work) -> None:

@@ -1,103 +1,33 @@
-"""Runs in a real MLflow server: its own process, its own database, over HTTP.
-
-The full ``mlflow`` need not be installed beside slant, whose extra is the client alone: the server
-is the ``mlflow`` executable that SLANT_MLFLOW_SERVER names, or the one of this environment.
-"""
+"""Runs in a real MLflow server."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
+from mlflow_server import Server, mlflow_server
 from slant.config.training_settings import MlflowSettings, TrackSettings
 from slant.track.outbox import Patience
 from slant.track.trackers import Trackers, log_report, open_trackers
 
 pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
 
-HOST = "127.0.0.1"
 PATIENCE = Patience(answer_s=60.0, close_s=240.0, pause_s=0.2, interval_s=0.02)
-_START_S = 180.0
-
-
-def _executable() -> str | None:
-    named = os.environ.get("SLANT_MLFLOW_SERVER")
-    if named or not (find_spec("sqlalchemy") and find_spec("alembic")):
-        return named
-    return shutil.which("mlflow", path=str(Path(sys.executable).parent))
-
-
-class Server:
-    """``mlflow server`` with a database and artifacts in a folder of its own."""
-
-    def __init__(self, executable: str, folder: Path) -> None:
-        self._executable, self._folder = executable, folder
-        with socket.create_server((HOST, 0)) as found:
-            self._port = found.getsockname()[1]
-        self.uri = f"http://{HOST}:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        """Start; returns when it answers."""
-        options = {
-            "--host": HOST,
-            "--port": str(self._port),
-            "--workers": "1",
-            "--backend-store-uri": f"sqlite:///{self._folder / 'runs.db'}",
-            "--artifacts-destination": str(self._folder / "artifacts"),
-        }
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._executable, "server", *(x for pair in options.items() for x in pair)],
-                cwd=self._folder,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        until = time.monotonic() + _START_S
-        while not self._answers():
-            assert self._process.poll() is None, "the MLflow server ended"
-            assert time.monotonic() < until, "the MLflow server does not start"
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        """End the server and its workers with SIGKILL."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            with urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (URLError, OSError):
-            return False
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    executable = _executable()
-    if executable is None:
-        pytest.skip("no MLflow server: SLANT_MLFLOW_SERVER names no mlflow executable")
-    server = Server(executable, tmp_path_factory.mktemp("mlflow"))
-    yield server
-    server.kill()
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
 
 
 class Listener:
@@ -236,9 +166,12 @@ def test_the_report_goes_into_the_run_that_was_trained(server: Server, tmp_path:
 
 def _report() -> dict[str, Any]:
     figure = {"value": 0.5, "low": 0.4, "high": 0.6}
-    measured = {"count": 30, "accuracy": figure, "macro_f1": figure, "f1": {"negative": 0.5}}
+    names = ("accuracy", "macro_f1", "f1_polar", "mcc", "auroc", "brier", "ece")
+    measured = {"count": 30, **dict.fromkeys(names, figure), "f1": {"negative": figure}}
     slices = {"lang": {"es": measured, "tl": measured}}
-    return {"systems": [{"id": "tuned", "name": "Tuned", "overall": measured, "slices": slices}]}
+    tuned = {"id": "tuned", "name": "Tuned", "overall": measured, "slices": slices}
+    tuned |= {"cost": None, "latency": None}
+    return {"systems": [tuned]}
 
 
 def test_a_run_that_was_deleted_is_followed_by_a_new_one(server: Server, tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import math
 
 import pytest
 
-from slant.progress import BarProgress, JsonProgress, LineProgress, SilentProgress
+from slant.progress import (
+    BarProgress,
+    JsonProgress,
+    LineProgress,
+    SilentProgress,
+    format_bytes,
+)
 
 
 def work(progress) -> None:
@@ -45,6 +51,18 @@ def test_work_done_before_counts_as_done_and_not_as_speed():
     with LineProgress(stream).task("encode", 1000, "rows", done=1000):
         pass
     assert stream.getvalue().startswith("encode: 1000/1000 rows  0 rows/s")
+
+
+def test_bytes_are_shown_in_units_that_can_be_read():
+    stream = io.StringIO()
+    with LineProgress(stream, interval_s=0).task("publish", 1_500_000_000, "bytes") as task:
+        task.advance(999_000)
+    assert stream.getvalue().startswith("publish: 999 kB of 1.5 GB  ")
+    assert "B/s" in stream.getvalue()
+    sizes = (0, 999, 1000, 999_499, 999_600, 1_234_567, 5_000_000_000_000)
+    assert [format_bytes(size) for size in sizes] == [
+        "0 bytes", "999 bytes", "1 kB", "999 kB", "1 MB", "1.23 MB", "5 TB",
+    ]  # fmt: skip
 
 
 def test_every_json_line_is_an_object_of_standard_json():

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from slant.cli import compare, config, plan, runs, score
+from slant.cli import compare, config, import_model, plan, publish, runs, score
 from slant.errors import SlantError
 from slant.version import __version__
 
@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 runs.add_to(app)
 compare.add_to(app)
+publish.add_to(app)
+import_model.add_to(app)
 score.add_to(app)
 plan.add_to(app)
 config.add_to(app)

@@ -6,23 +6,33 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slant.progress import BarProgress, JsonProgress, LineProgress, Progress, SilentProgress
+from slant.progress import (
+    BarProgress,
+    JsonProgress,
+    LineProgress,
+    Progress,
+    SilentProgress,
+    format_bytes,
+)
 from slant.train.environment import rank
 
 if TYPE_CHECKING:
     from slant.pipeline import StageResult
     from slant.project import Project
+    from slant.publish.release import Published
 
 __all__ = [
     "ConfigArgument",
     "JsonOption",
     "SetOption",
+    "describe_published",
     "make_progress",
     "open_project",
+    "published_line",
     "relative",
     "show_result",
 ]
@@ -67,12 +77,38 @@ def show_result(result: StageResult, *, as_json: bool) -> None:
     if as_json:
         record = {"stage": result.stage, "made": result.made, "seconds": round(result.seconds, 1)}
         typer.echo(json.dumps({**record, "folder": str(result.artifact.path)}))
+        if result.published is not None:
+            typer.echo(json.dumps(describe_published(result.published), ensure_ascii=False))
         return
     state = f"done in {result.seconds:.0f} s" if result.made else "up to date"
     typer.echo(f"{result.stage:<9} {state:<14} {relative(result.artifact.path)}")
     if rejected := result.artifact.facts.get("rejected"):
         where = relative(result.artifact.path / "rejected.parquet")
         typer.echo(f"{'':<9} {rejected} rows set aside, each with its reason: {where}")
+    if result.published is not None:
+        typer.echo(published_line(result.published))
+
+
+def describe_published(published: Published, *, dry_run: bool = False) -> dict[str, Any]:
+    """What became of a release, for ``--json``."""
+    return {
+        "version": published.version,
+        "url": published.url,
+        "dry_run": dry_run,
+        "was_there": published.was_there,
+        "sent_bytes": published.sent_bytes,
+        "kept_bytes": published.kept_bytes,
+        "files": [vars(file) for file in published.files],
+    }
+
+
+def published_line(published: Published, *, dry_run: bool = False) -> str:
+    """The same, for a person."""
+    sent = format_bytes(published.sent_bytes)
+    state = f"would send {sent}" if dry_run else f"sent {sent}"
+    if published.was_there:
+        state = "is there"
+    return f"{'publish':<9} {state:<14} {published.url}"
 
 
 def relative(path: Path) -> str:

@@ -54,7 +54,8 @@ def _run_all(
         raise
     for result in results:
         show_result(result, as_json=as_json)
-    if not any(result.made for result in results) and not as_json:
+    idle = not any(result.made or result.published for result in results)
+    if idle and not as_json:
         typer.echo("Nothing to do: every stage is up to date.")
     _show_report(project, as_json=as_json)
     if not as_json:

@@ -34,6 +34,7 @@ from slant.cli.score_options import (
     TextOption,
     TokensOption,
     UrlOption,
+    VerifyOption,
 )
 from slant.errors import InputError, UsageError, did_you_mean
 from slant.progress import Progress, SilentProgress
@@ -80,6 +81,7 @@ def _score(
     quantize: QuantizeOption = None,
     compiled: CompileOption = None,
     tokens_per_batch: TokensOption = None,
+    verify: VerifyOption = True,
     as_json: JsonOption = False,
 ) -> None:
     if bool(text) == bool(source):
@@ -88,7 +90,7 @@ def _score(
         raise UsageError("--text is empty", hint="Give the text of a document.")
     if text and target is not None:
         raise UsageError("--out goes with --in")
-    loading = _Loading(engine, url, dtype, device, quantize, compiled, tokens_per_batch)
+    loading = _Loading(engine, url, dtype, device, quantize, compiled, tokens_per_batch, verify)
     loading.check()
     asked = _narratives(narrative, narratives)
     if text:
@@ -134,6 +136,7 @@ class _Loading:
     quantize: str | None
     compiled: bool | None
     tokens_per_batch: int | None
+    verify: bool
 
     def check(self) -> None:
         """Raises UsageError for a value that cannot be, or an option without effect."""
@@ -187,6 +190,7 @@ class _Loading:
             quantize=self.quantize,
             compile=pays and self._can_compile() if self.compiled is None else self.compiled,
             tokens_per_batch=self.tokens_per_batch,
+            verify=self.verify,
         )
 
     def _can_compile(self) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "TextOption",
     "TokensOption",
     "UrlOption",
+    "VerifyOption",
 ]
 
 BundleArgument = Annotated[
@@ -139,4 +140,11 @@ EngineOption = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="t
 UrlOption = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Address of the vLLM server, with --engine vllm."),
+]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Check the files that are loaded against the bundle's manifest.",
+    ),
 ]

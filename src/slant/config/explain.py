@@ -59,8 +59,8 @@ evaluate:
 - **YAML 1.2**: `no` is a text (the language code), `2e-4` a number, `50_000_000` a whole number. A
   number in quotes is a text. A key given twice is refused. Keys of a mapping are taken as written,
   so `-1:` and `"-1":` are the same.
-- **Paths** are relative to the file. `${NAME}` in the `path` of a source and in `shard.to` is
-  replaced from the environment and must be set; saved copies keep `${NAME}`.
+- **Paths** are relative to the file. `${NAME}` in the `path` of a source, in `shard.to` and in
+  `export.to` is replaced from the environment and must be set; saved copies keep `${NAME}`.
 - **Secrets** have no key here: they come from the environment.
 - `slant config explain KEY` prints what this page says about a key.
 

@@ -181,3 +181,6 @@ class PlanSettings(Section):
     this machine's."""
     price_per_hour: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Price of one card for an hour, by its name, in your currency, e.g. `{a10: 0.75}`."""
+    power_w: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Power that one card draws while it trains, in watts, by its name, e.g. `{a10: 150}`. The
+    model card then has an estimate of the energy that training took."""

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slant.artifacts import Artifact, digest_json, write_atomically
+from slant.artifacts import Artifact, digest_json
 from slant.config.settings import ProjectSettings
 from slant.corpus import LabelledDocument
+from slant.disk import write_atomically
 from slant.errors import ModelError, TaskError
 from slant.evaluate import baselines
 from slant.evaluate.decisions import Asked

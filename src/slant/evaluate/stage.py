@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from slant.artifacts import Artifact, Recipe, build, digest_file, load, write_atomically
+from slant.artifacts import Artifact, Recipe, build, digest_file, load
 from slant.config.settings import ProjectSettings
 from slant.corpus import Corpus, LabelledDocument
+from slant.disk import write_atomically
 from slant.errors import InputError
 from slant.evaluate.bench import Bench, Subject, Tuned
 from slant.evaluate.calibration import Temperatures
@@ -34,6 +34,7 @@ from slant.evaluate.report_html import render_report
 from slant.evaluate.report_markdown import render_markdown
 from slant.evaluate.systems import Trial, check_named, measure_others
 from slant.model.base import resolve_dtype
+from slant.model.processor import processor_name
 from slant.progress import Progress
 from slant.score.decision import probabilities
 from slant.storage import is_url
@@ -254,23 +255,9 @@ def _describe_machine(settings: ProjectSettings) -> dict[str, Any]:
     import transformers
 
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "dtype": str(resolve_dtype(settings.model.dtype)).removeprefix("torch."),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-
-
-def _processor() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

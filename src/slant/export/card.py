@@ -1,19 +1,93 @@
-"""The model card: what the bundle is, how good it is, how to use it, where not to."""
+"""The model card: what the bundle is, how good it is, where it comes from, where not to use it.
+
+Its front matter is that of the Hugging Face Hub ("Model cards", with a ``model-index``).
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slant.task.languages import OTHER_LANGUAGES
+from slant.export.snippet import prompt_code
+from slant.model.embedded import EMBEDDED
+from slant.model.license import License
+from slant.task.languages import OTHER_LANGUAGES, UNKNOWN_LANGUAGE
 from slant.task.spec import TaskSpec
 from slant.version import __version__
 
-__all__ = ["render_card"]
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+__all__ = ["render_card", "render_imported_card"]
+
+_TITLE = "Sentiment toward a narrative"
+_TASK = "text-classification"
+_TAGS = ["sentiment", "stance", "narrative", "slant"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
+_HUB_LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
-def render_card(report: Mapping[str, Any], spec: TaskSpec, proof: Mapping[str, Any]) -> str:
-    """Markdown with the front matter that model hubs read."""
+def render_card(
+    report: Mapping[str, Any],
+    spec: TaskSpec,
+    proof: Mapping[str, Any],
+    origin: Mapping[str, Any],
+) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    Args:
+        report: content of ``report.json``.
+        spec: the calibrated contract.
+        proof: content of ``parity.json``.
+        origin: of ``describe_origin``.
+    """
+    decisions, tuned = report["decisions"], report["systems"][0]
+    known = origin["base"]["license"]
+    license_ = License(**known) if known else None
+    return _render(
+        "card.md.j2",
+        spec,
+        proof,
+        front_matter=_front_matter(spec, license_, report),
+        report=report,
+        origin=origin,
+        license=license_,
+        tuned=tuned,
+        names={system["id"]: system["name"] for system in report["systems"]},
+        accepting=bool(decisions)
+        and any(group["threshold"] is not None for group in decisions["groups"]),
+        accepted_share=_share(decisions["test"]) if decisions else 0.0,
+        example_lang=report["data"]["languages"][0],
+    )
+
+
+def render_imported_card(
+    spec: TaskSpec,
+    proof: Mapping[str, Any],
+    source: Mapping[str, str],
+    license_: License | None,
+) -> str:
+    """The card of a bundle that was made from another program's model: nothing was measured.
+
+    Args:
+        spec: the contract; not calibrated.
+        proof: content of ``parity.json``.
+        source: ``name``, ``kind`` and ``digest`` of the model that was imported.
+        license_: of the base model, where it is known.
+    """
+    return _render(
+        "imported.md.j2",
+        spec,
+        proof,
+        front_matter=_front_matter(spec, license_, None),
+        source=source,
+        license=license_,
+        example_lang="en",
+    )
+
+
+def _render(name: str, spec: TaskSpec, proof: Mapping[str, Any], **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -24,29 +98,88 @@ def render_card(report: Mapping[str, Any], spec: TaskSpec, proof: Mapping[str, A
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    environment.filters.update(cell=_cell, figure=_figure, group_name=_group_name, outcome=_outcome)
-    decisions = report["decisions"]
-    before, _, after = spec.template.prompt.partition("{document}")
-    return environment.get_template("card.md.j2").render(
-        report=report,
+    environment.filters.update(
+        cell=_cell, duration=_duration, figure=_figure, group_name=_group_name, outcome=_outcome
+    )
+    return environment.get_template(name).render(
         spec=spec,
         proof=proof,
-        tuned=report["systems"][0],
-        names={system["id"]: system["name"] for system in report["systems"]},
-        accepting=bool(decisions)
-        and any(group["threshold"] is not None for group in decisions["groups"]),
-        accepted_share=_share(decisions["test"]) if decisions else 0.0,
+        probes=proof["probes"]["count"],
+        title=_TITLE,
+        base_link=_HUB_ID.fullmatch(_hub_id(spec.base)) is not None,
+        base_id=_hub_id(spec.base),
+        prompt_code=prompt_code(spec),
         version=__version__,
-        gemma="gemma" in spec.base.lower(),
-        prompt_code=repr(before)
-        + " + document.strip() + "
-        + " + narrative.strip() + ".join(repr(part) for part in after.split("{narrative}", 1)),
+        **values,
     )
+
+
+def _front_matter(
+    spec: TaskSpec, license_: License | None, report: Mapping[str, Any] | None
+) -> str:
+    """What hubs read, between the two lines of dashes."""
+    from huggingface_hub import ModelCardData
+
+    known: dict[str, Any] = {}
+    if license_ is not None:
+        known |= {"license": license_.id}
+        # Hubs ask for them beside ``other`` and refuse empty ones.
+        known |= {"license_name": license_.name} if license_.name else {}
+        known |= {"license_link": license_.link} if license_.id == "other" and license_.link else {}
+    base = _hub_id(spec.base)
+    if _HUB_ID.fullmatch(base):
+        known |= {"base_model": base, "base_model_relation": "finetune"}
+    if report is not None:
+        languages = {lang.partition("-")[0].lower() for lang in report["data"]["languages"]}
+        known["language"] = sorted(
+            lang for lang in languages - {UNKNOWN_LANGUAGE} if _HUB_LANGUAGE.fullmatch(lang)
+        )
+        known["metrics"] = ["accuracy", "f1"]
+        known |= {"model_name": _TITLE, "eval_results": _results(report)}
+    data = ModelCardData(library_name="transformers", pipeline_tag=_TASK, tags=_TAGS, **known)
+    return str(data.to_yaml())
+
+
+def _results(report: Mapping[str, Any]) -> list[EvalResult]:
+    """The tuned model's figures on the test split, overall and by language."""
+    from huggingface_hub import EvalResult
+
+    tuned = report["systems"][0]
+    slices = {"all languages": tuned["overall"], **tuned["slices"]["lang"]}
+    return [
+        EvalResult(
+            task_type=_TASK,
+            task_name=_TITLE,
+            dataset_type="held-out",
+            dataset_name=f"Held-out examples, {name}",
+            dataset_config=name,
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=title,
+            metric_value=round(metrics[key]["value"], 4),
+        )
+        for name, metrics in slices.items()
+        for kind, key, title in (
+            ("accuracy", "accuracy", "Accuracy"),
+            ("f1", "macro_f1", "Macro-F1"),
+        )
+    ]
+
+
+def _hub_id(base: str) -> str:
+    """The hub's name of a base model; embedded models are Google's."""
+    return f"google/{base}" if base in EMBEDDED else base
 
 
 def _cell(text: str) -> str:
     """A name in a table: a bar would end its cell."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _group_name(group: Mapping[str, Any]) -> str:

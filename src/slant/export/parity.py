@@ -1,8 +1,20 @@
-"""The proof that an export is what was trained: both are asked the same, and must agree."""
+"""The proof that an export is what was trained: both are asked the same, and must agree.
+
+The trained checkpoint answers along slant's own path, as it was trained: the adapter beside its
+base. The exported folders are read in a fresh process by transformers alone (see ``consumer``).
+Both compute in float32: what is compared is the weights, not the rounding of the arithmetic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +22,67 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slant.errors import GateError
-from slant.model.base import load_causal_lm, quiet_transformers
+from slant.errors import GateError, ModelError
+from slant.export.consumer import GPU_ROOM
+from slant.export.probes import Probe, describe_probes, sample_probes
+from slant.memory import release_memory
+from slant.model.base import BaseModel, load_tokenizer
 from slant.model.label_head import LabelModel
+from slant.model.tuned import load_tuned_adapted
 from slant.score.decision import probabilities
 from slant.score.torch_engine import TorchEngine
+from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
 
 __all__ = [
     "BOUNDS",
-    "causal_lm_probabilities",
-    "classifier_probabilities",
-    "exported_causal_lm_probabilities",
+    "INT8_BOUND",
+    "LABEL_AGREEMENT",
+    "SCHEMA",
+    "Answers",
+    "Ask",
+    "Probabilities",
+    "answer_in_fresh_process",
+    "ask_folders",
+    "ask_trained",
+    "compare",
+    "encode_as_trained",
     "label_probabilities",
     "prove",
+    "prove_folders",
 ]
 
+SCHEMA = "slant.parity/1"
 Probabilities = NDArray[np.float64]
-BOUNDS: Mapping[torch.dtype, float] = {
-    torch.float32: 1e-3,
-    torch.bfloat16: 2e-2,
-    torch.float16: 5e-3,
-}
+Ask = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Takes a job of ``consumer`` and returns what the folders answer."""
+
+BOUNDS: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 """How far a probability may move when the merged weights are rounded to a dtype."""
-_LABEL_AGREEMENT = 0.995
-_BETWEEN_FORMATS = 1e-3
-"""The exported folders hold the same weights, so they agree to the rounding of float32."""
+INT8_BOUND = 0.1
+"""The same of int8 weights and activations, which round a hundred times as coarsely as float16."""
+LABEL_AGREEMENT = 0.995
+_SAME_WEIGHTS = 1e-3
+"""How far answers of the same weights may be apart, whatever the format or the padding."""
+_LINES = 3  # of a process that died
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one exported folder answered.
+
+    Attributes:
+        reader: the library and its class.
+        dtype: that the folder keeps its weights in.
+        problems: what is odd about its weights; nothing, if all is well.
+        ways: name of a way to ask → places of the probes that were asked, ``(N, L)``
+            probabilities. The first way is that of all probes.
+    """
+
+    reader: str
+    dtype: str
+    problems: Sequence[str]
+    ways: Mapping[str, tuple[Sequence[int], Probabilities]]
 
 
 def label_probabilities(
@@ -46,81 +93,264 @@ def label_probabilities(
     return probabilities(logits_NL, spec.temperature)
 
 
-def causal_lm_probabilities(
-    causal_lm: Any, spec: TaskSpec, prompts: Sequence[Sequence[int]]
-) -> Probabilities:
-    """As above, of a plain causal language model."""
-    return label_probabilities(LabelModel(causal_lm, spec.verbalizer.token_ids), spec, prompts)
+def encode_as_trained(
+    checkpoint: Path, base: BaseModel, probes: Sequence[Probe]
+) -> tuple[TaskSpec, list[list[int]]]:
+    """The contract that a checkpoint was trained under, and the token ids of the probes by it.
 
-
-def exported_causal_lm_probabilities(
-    folder: Path, spec: TaskSpec, prompts: Sequence[Sequence[int]]
-) -> Probabilities:
-    """As above, from the exported folder, in float32."""
-    return causal_lm_probabilities(load_causal_lm(folder, dtype=torch.float32), spec, prompts)
-
-
-@torch.inference_mode()
-def classifier_probabilities(folder: Path, prompts: Sequence[str]) -> Probabilities:
-    """``(N, L)`` from the exported classifier in float32, the way its users call it.
-
-    Nothing of slant takes part: tokenizer, padding, pooling and head are the folder's own.
+    Neither the contract of the bundle nor a file of it has a say: they are what is on trial.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        ).eval()
-    rows = []
-    for start in range(0, len(prompts), 8):
-        batch = tokenizer(list(prompts[start : start + 8]), padding=True, return_tensors="pt")
-        rows.append(model(**batch).logits.softmax(dim=-1))
-    return np.asarray(torch.cat(rows).numpy(), dtype=np.float64)
+    spec = TaskSpec.load(checkpoint)
+    encoder = Encoder(load_tokenizer(base.folder), spec)
+    return spec, [encoder.encode(*probe.source) for probe in probes]
 
 
-def prove(
-    trained: Probabilities, exported: Mapping[str, Probabilities], bound: float
-) -> dict[str, Any]:
-    """Compare every exported format with the trained model, and the formats with each other.
+def ask_trained(
+    checkpoint: Path, base: BaseModel, spec: TaskSpec, probes: Sequence[Probe]
+) -> Probabilities:
+    """``(N, L)``: what the trained checkpoint answers to the probes, in float32.
 
-    Returns:
-        The proof, as it goes into the bundle.
+    Args:
+        checkpoint: folder of the tuned checkpoint.
+        base: what it was tuned on.
+        spec: the calibrated contract; only its temperature is used.
+        probes: N pairs.
+    """
+    own, prompts = encode_as_trained(checkpoint, base, probes)
+    model = load_tuned_adapted(
+        base.folder, checkpoint, own.verbalizer.token_ids, dtype=torch.float32
+    )
+    found = label_probabilities(_on_gpu(model), own.with_temperature(spec.temperature), prompts)
+    del model
+    release_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the process that reads the folders wants it
+    return found
+
+
+def ask_folders(
+    folders: Mapping[str, Path],
+    spec: TaskSpec,
+    probes: Sequence[Probe],
+    *,
+    base: Path | None = None,
+    ask: Ask | None = None,
+) -> dict[str, Answers]:
+    """What exported folders answer to the probes.
+
+    Args:
+        folders: format (``causal-lm``, ``classifier``, ``int8``, ``adapter``) → folder.
+        spec: the calibrated contract.
+        probes: the pairs; the folders make the prompts themselves.
+        base: of an adapter.
+        ask: who reads the folders; None: a fresh process.
 
     Raises:
-        GateError: a probability moved by more than ``bound``, a label changed too often, or two
-            formats differ by more than 0.001.
+        GateError: a folder cannot be read.
+        ModelError: the process died.
     """
-    apart = float(np.ptp(list(exported.values()), axis=0).max())
-    proof: dict[str, Any] = {
-        "examples": len(trained),
-        "bound": bound,
-        "formats": {},
-        "max_difference_between_formats": round(apart, 6),
+    job = {
+        "labels": list(spec.labels),
+        "label_ids": list(spec.verbalizer.token_ids),
+        "temperature": spec.temperature,
+        "texts": [[probe.document, probe.narrative] for probe in probes],
+        "sample": sample_probes(probes),
+        "folders": [
+            {"format": name, "path": str(path), "base": str(base)} for name, path in folders.items()
+        ],
     }
-    failures = []
-    if not apart <= _BETWEEN_FORMATS:
-        failures.append(f"{' and '.join(exported)} differ from each other by {apart:.4f}")
-    for name, found in exported.items():
-        moved = float(np.abs(found - trained).max())
-        # A label may flip only where the two best were as close as the bound allows.
-        top = np.sort(trained, axis=1)
-        clear = top[:, -1] - top[:, -2] > 2 * bound
-        same = (
-            float((found.argmax(axis=1) == trained.argmax(axis=1))[clear].mean())
-            if clear.any()
-            else 1.0
+    found = (ask or answer_in_fresh_process)(job)
+    broken = [f"{name}: {entry['error']}" for name, entry in found.items() if "error" in entry]
+    if broken:
+        raise _refusal(broken)
+    return {
+        name: Answers(
+            entry["reader"],
+            entry["dtype"],
+            entry["problems"],
+            {
+                way: (told["places"], np.asarray(told["probabilities"], dtype=np.float64))
+                for way, told in entry["ways"].items()
+            },
         )
-        proof["formats"][name] = {"max_difference": round(moved, 6), "label_agreement": same}
-        if not moved <= bound or same < _LABEL_AGREEMENT:
-            failures.append(
-                f"{name}: a probability moved by {moved:.4f} (at most {bound:g} is allowed), "
-                f"{same:.1%} of the labels agree"
-            )
+        for name, entry in found.items()
+    }
+
+
+def answer_in_fresh_process(job: Mapping[str, Any], scratch: Path | None = None) -> dict[str, Any]:
+    """Run ``consumer`` on a job in a process of its own.
+
+    Args:
+        job: see ``consumer``; it holds texts of the corpus.
+        scratch: folder that it is written into meanwhile; None: the system's own.
+
+    Raises:
+        ModelError: it died.
+    """
+    with tempfile.TemporaryDirectory(prefix="parity-", dir=scratch) as name:
+        files = [Path(name) / "job.json", Path(name) / "answers.json"]
+        files[0].write_text(json.dumps(job), "utf-8")
+        done = subprocess.run(
+            # -P: a file in the working folder must not take the place of a library.
+            [sys.executable, "-P", "-m", "slant.export.consumer", *map(str, files)],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        if done.returncode == 0:
+            answers: dict[str, Any] = json.loads(files[1].read_text("utf-8"))
+            return answers
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()[-_LINES:]
+    raise ModelError(
+        f"the process that reads the exported folders ended with {done.returncode}: "
+        f"{' / '.join(lines) or 'it said nothing'}",
+        hint="Where it was killed, memory ran out: it holds one exported model in float32.",
+    )
+
+
+def prove(trained: Probabilities, answers: Mapping[str, Answers]) -> dict[str, dict[str, Any]]:
+    """Compare every exported format with the trained model, and equal weights with each other.
+
+    Args:
+        trained: ``(N, L)``, what the trained checkpoint answers.
+        answers: of each format, to the same probes.
+
+    Returns:
+        What the proof says of each format.
+
+    Raises:
+        GateError: a probability moved by more than the format's bound, too many labels changed, a
+            weight was missing, or answers that come from the same weights are apart.
+    """
+    failures: list[str] = []
+    formats = {}
+    for name, told in answers.items():
+        # The config.json of int8 names the dtype of what was not rounded.
+        found = replace(told, dtype="int8") if name == "int8" else told
+        bound = {**BOUNDS, "int8": INT8_BOUND}.get(found.dtype, min(BOUNDS.values()))
+        entry = formats[name] = _entry(trained, found, bound)
+        if found.problems:
+            failures.append(f"{name}: weights are {', '.join(found.problems[:3])}")
+        for way, figures in entry["ways"].items():
+            moved, same = figures["max_difference"], figures["label_agreement"]
+            if not moved <= bound or not same >= LABEL_AGREEMENT:
+                failures.append(
+                    f"{name} ({way}): a probability moved by {moved:.4f} (at most {bound:g} is "
+                    f"allowed), {same:.1%} of the labels agree"
+                )
+        # Activations are rounded to int8 as they come: a last bit may become a whole step.
+        if name != "int8" and not entry["ways_apart"] <= _SAME_WEIGHTS:
+            failures.append(f"{name}: ways to ask it differ by {entry['ways_apart']:.4f}")
+    if not failures and {"causal-lm", "classifier"} <= answers.keys():
+        apart = _apart(answers["causal-lm"], answers["classifier"])
+        if not apart <= _SAME_WEIGHTS:
+            failures.append(f"causal-lm and classifier differ from each other by {apart:.4f}")
     if failures:
-        raise GateError(
-            "the export does not reproduce the trained model: " + "; ".join(failures),
-            hint="Nothing was published. Please report this with parity figures and model name.",
-        )
-    return proof
+        raise _refusal(failures)
+    return formats
+
+
+def prove_folders(
+    folders: Mapping[str, Path],
+    spec: TaskSpec,
+    probes: Sequence[Probe],
+    trained: Probabilities,
+    *,
+    base: Path | None = None,
+    ask: Ask | None = None,
+) -> dict[str, Any]:
+    """Ask exported folders, hold them against the trained model, and write the proof down.
+
+    Args:
+        folders: as in ``ask_folders``, and likewise ``spec``, ``probes``, ``base`` and ``ask``.
+        trained: ``(N, L)``, what the trained model answers to the probes.
+
+    Returns:
+        The proof, as it goes into the bundle (``parity.json``).
+
+    Raises:
+        GateError: as ``prove``. The folders are gone then: transformers would load them without
+            asking for a manifest.
+        ModelError: as ``ask_folders``.
+    """
+    try:
+        formats = prove(trained, ask_folders(folders, spec, probes, base=base, ask=ask))
+    except GateError:
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return {
+        "schema": SCHEMA,
+        "passed": True,
+        "fingerprint": spec.fingerprint,
+        "probes": describe_probes(probes),
+        "arithmetic": "float32",
+        "label_agreement_min": LABEL_AGREEMENT,
+        "formats": formats,
+    }
+
+
+def compare(trained: Probabilities, found: Probabilities, bound: float) -> dict[str, Any]:
+    """How far ``found`` is from ``trained``, both ``(N, L)``.
+
+    A label may flip only where the two best were as close as twice the bound allows: others are
+    ``clear``, and ``label_agreement`` is the share of these that kept their label.
+    """
+    moved = np.abs(found - trained)
+    best = np.sort(trained, axis=1)
+    clear = best[:, -1] - best[:, -2] > 2 * bound
+    kept = found.argmax(axis=1) == trained.argmax(axis=1)
+    return {
+        "count": len(trained),
+        "max_difference": round(float(moved.max()), 6),
+        "mean_difference": round(float(moved.mean()), 6),
+        "label_agreement": round(float(kept[clear].mean()) if clear.any() else 1.0, 6),
+        "clear": int(clear.sum()),
+        "labels_changed": int((~kept).sum()),
+    }
+
+
+def _entry(trained: Probabilities, found: Answers, bound: float) -> dict[str, Any]:
+    """What the proof says of one format: its figures over all ways are those of the worst."""
+    ways = {
+        way: compare(trained[list(places)], rows, bound)
+        for way, (places, rows) in found.ways.items()
+    }
+    first, *others = found.ways.values()
+    apart = [float(np.abs(first[1][list(places)] - rows).max()) for places, rows in others]
+    everything = next(iter(ways.values()))
+    return {
+        "reader": found.reader,
+        "dtype": found.dtype,
+        "bound": bound,
+        # max() would pass over what is no number.
+        "max_difference": float(np.max([way["max_difference"] for way in ways.values()])),
+        "mean_difference": everything["mean_difference"],
+        "label_agreement": float(np.min([way["label_agreement"] for way in ways.values()])),
+        "labels_changed": everything["labels_changed"],
+        "ways_apart": round(float(np.max(apart, initial=0.0)), 6),
+        "ways": ways,
+    }
+
+
+def _on_gpu(model: LabelModel) -> LabelModel:
+    """``model`` on the GPU, where there is one that it fits into."""
+    if torch.cuda.is_available():
+        size = sum(param.nbytes for param in model.parameters())
+        if size * GPU_ROOM < torch.cuda.mem_get_info()[0]:
+            return model.to("cuda")
+    return model
+
+
+def _apart(one: Answers, other: Answers) -> float:
+    firsts = [next(iter(answers.ways.values()))[1] for answers in (one, other)]
+    return float(np.abs(firsts[0] - firsts[1]).max())
+
+
+def _refusal(failures: Sequence[str]) -> GateError:
+    return GateError(
+        "the export does not reproduce the trained model: " + "; ".join(failures),
+        hint="Nothing was published. Please report this with parity figures and model name.",
+    )

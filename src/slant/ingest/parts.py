@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from slant.artifacts import storage_errors, sync_folder, write_atomically
+from slant.disk import storage_errors, sync_folder, write_atomically
 from slant.errors import SlantError
 from slant.ingest.inputs import Inputs, Reading
 from slant.ingest.part import KEY_LENGTH, PartRecipe, make_part, read_notes

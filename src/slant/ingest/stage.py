@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from slant import artifacts
-from slant.artifacts import Artifact, Recipe, write_atomically
+from slant.artifacts import Artifact, Recipe
 from slant.config.ingest_settings import ExampleSource, IngestSettings, SplitSizes
+from slant.disk import exclusive, write_atomically
 from slant.errors import InputError
 from slant.ingest.candidates import LabelledPair, collect_pairs, collect_unlabelled
 from slant.ingest.clusters import Clusters, cluster_texts
@@ -94,7 +95,7 @@ def run_ingest(
         return found
     parts_folder = out.with_name(f"{out.name}.parts")
     parts_folder.mkdir(parents=True, exist_ok=True)
-    with artifacts.exclusive(parts_folder / ".lock"):
+    with exclusive(parts_folder / ".lock"):
         files = make_parts(inputs, reading, parts_folder)
         # Before the folder is touched: unusable examples must not cost the artifact that is there.
         standing = _decide(files, inputs, reading)

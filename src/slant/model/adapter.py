@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slant.artifacts import digest_file, digest_json, write_atomically
+from slant.artifacts import digest_file, digest_json
+from slant.disk import write_atomically
 from slant.errors import ModelError
 from slant.model.base import load_causal_lm, quiet_transformers
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 __all__ = [
     "attach_adapter",
     "attach_lora",
+    "check_adapter_folder",
     "digest_adapter",
     "load_adapted",
     "load_merged",
+    "put_adapter",
     "save_adapter",
     "unfreeze_layers",
 ]
@@ -152,7 +155,7 @@ def digest_adapter(folder: Path) -> str:
     Raises:
         ModelError: it holds no LoRA adapter.
     """
-    _check_adapter_folder(folder)
+    check_adapter_folder(folder)
     return digest_json({name: digest_file(folder / name) for name in _ADAPTER_FILES})
 
 
@@ -164,12 +167,22 @@ def load_adapted(
     Raises:
         ModelError: one of the folders cannot be loaded, or they do not belong together.
     """
-    _check_adapter_folder(adapter)  # before the base is loaded for nothing
+    check_adapter_folder(adapter)  # before the base is loaded for nothing
     model = load_causal_lm(base, dtype=dtype, device=device)
     return _put_on(model, adapter, trainable=False).eval()
 
 
-def _check_adapter_folder(folder: Path) -> None:
+def put_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """A stored LoRA adapter beside ``model``, of whatever task, in evaluation mode.
+
+    Raises:
+        ModelError: it cannot be read, is no LoRA adapter or does not fit.
+    """
+    return _put_on(model, folder, trainable=False).eval()
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Raises ModelError if ``folder`` holds no LoRA adapter as PEFT writes it, in safetensors."""
     for name in _ADAPTER_FILES:
         # PEFT would look for them on the hub, or for pickled weights.
         if not (folder / name).is_file():
@@ -187,7 +200,7 @@ def _put_on(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftMod
     """Put a stored adapter on ``model``; every weight must find its place, and every place one."""
     from safetensors import SafetensorError, safe_open
 
-    _check_adapter_folder(folder)
+    check_adapter_folder(folder)
     base = model.name_or_path
     try:
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:

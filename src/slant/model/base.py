@@ -7,6 +7,7 @@ a model's repository are never loaded.
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer
 from slant.artifacts import digest_file, digest_json
 from slant.errors import ModelError, SlantError, UsageError, did_you_mean
 from slant.model.embedded import EMBEDDED, prepare_embedded
+from slant.model.license import LICENSE_PATTERNS
 from slant.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ __all__ = [
     "TOKENIZER_FILES",
     "BaseModel",
     "computes_bfloat16",
+    "find_model_folder",
+    "find_pad_id",
     "find_tokenizer",
     "load_causal_lm",
     "load_tokenizer",
@@ -49,7 +53,7 @@ TOKENIZER_FILES = (
 )
 
 
-_MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model")
+_MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model", "README.md", *LICENSE_PATTERNS)
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -62,7 +66,38 @@ class BaseModel:
     digest: str
 
 
-def resolve_base(name: str, *, revision: str | None, start: Path, progress: Progress) -> BaseModel:
+def find_model_folder(
+    name: str,
+    *,
+    revision: str | None,
+    start: Path,
+    progress: Progress,
+    where: str = "model.base",
+) -> Path:
+    """The folder of a model, or of an adapter; brought onto this machine if need be.
+
+    Args:
+        name: as ``resolve_base`` takes it, and likewise the rest.
+
+    Raises:
+        UsageError: ``name`` is no embedded model, no folder and no hub id.
+        ModelError: the hub does not have it.
+    """
+    if name in EMBEDDED:
+        return prepare_embedded(name, progress)
+    if (start / name).is_dir():
+        return start / name
+    return _download(name, revision, where=where)
+
+
+def resolve_base(
+    name: str,
+    *,
+    revision: str | None,
+    start: Path,
+    progress: Progress,
+    where: str = "model.base",
+) -> BaseModel:
     """Bring a base model onto this machine and take its digest.
 
     Args:
@@ -70,17 +105,13 @@ def resolve_base(name: str, *, revision: str | None, start: Path, progress: Prog
         revision: commit or tag of a hub id.
         start: folder that a relative path starts from.
         progress: told of conversions and downloads.
+        where: what named it, for errors.
 
     Raises:
         UsageError: ``name`` is no embedded model, no folder and no hub id.
         ModelError: the hub does not have it, or it holds no safetensors or no fast tokenizer.
     """
-    if name in EMBEDDED:
-        folder = prepare_embedded(name, progress)
-    elif (start / name).is_dir():
-        folder = start / name
-    else:
-        folder = _download(name, revision)
+    folder = find_model_folder(name, revision=revision, start=start, progress=progress, where=where)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(
@@ -94,7 +125,12 @@ def resolve_base(name: str, *, revision: str | None, start: Path, progress: Prog
     return BaseModel(name, folder, digest_json({file.name: digest_file(file) for file in files}))
 
 
-def _download(name: str, revision: str | None, files: Sequence[str] = _MODEL_FILES) -> Path:
+def _download(
+    name: str,
+    revision: str | None,
+    files: Sequence[str] = _MODEL_FILES,
+    where: str = "model.base",
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -104,7 +140,7 @@ def _download(name: str, revision: str | None, files: Sequence[str] = _MODEL_FIL
         "hub id such as mistralai/Mistral-7B-v0.3 (a network is needed the first time)."
     )
     if "/" not in name or name.startswith((".", "/", "~")):
-        raise UsageError(f"model.base: there is no base model {name!r}{known}", hint=hint)
+        raise UsageError(f"{where}: there is no base model {name!r}{known}", hint=hint)
     try:
         # Sub-folders hold other formats; consolidated*.safetensors are the same weights again.
         folder = snapshot_download(
@@ -117,8 +153,7 @@ def _download(name: str, revision: str | None, files: Sequence[str] = _MODEL_FIL
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"model.base: {name!r} is neither a folder nor to be had from the hub{known} "
-            f"({reason})",
+            f"{where}: {name!r} is neither a folder nor to be had from the hub{known} ({reason})",
             hint=hint,
         ) from error
 
@@ -136,6 +171,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def find_pad_id(tokenizer: Tokenizer, folder: Path) -> int:
+    """The padding token of a model folder where it has one; any id will do, it is masked."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    for name in ("pad_token_id", "eos_token_id"):
+        value = config.get(name)
+        value = value[0] if isinstance(value, list) else value
+        if isinstance(value, int) and 0 <= value < tokenizer.get_vocab_size():
+            return value
+    return 0
 
 
 def find_tokenizer(

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from slant.artifacts import storage_errors
+from slant.disk import storage_errors
 from slant.errors import ModelError
 from slant.progress import Progress
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slant.artifacts import write_atomically
+from slant.disk import write_atomically
 from slant.model.base import TOKENIZER_FILES, quiet_transformers
+from slant.model.license import copy_license
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
-__all__ = ["copy_tokenizer", "save_causal_lm"]
+__all__ = ["copy_tokenizer", "save_causal_lm", "save_weights"]
+
+SHARD_BYTES = 4 << 30
+"""Largest file of weights: what a kill costs an upload, and what old file systems hold."""
 
 
 def save_causal_lm(
@@ -25,11 +30,11 @@ def save_causal_lm(
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a causal language model, and the tokenizer that is in ``tokenizer_folder``.
+    """Write a causal language model, with the tokenizer and the licence of ``tokenizer_folder``.
 
     Args:
         causal_lm: stays as it is.
-        tokenizer_folder: its tokenizer files are copied.
+        tokenizer_folder: its tokenizer files are copied, its licence and its card.
         out: is made if it is not there.
         dtype: the weights are rounded to it; None: each is written as it is.
     """
@@ -37,13 +42,29 @@ def save_causal_lm(
     # Training and scoring need no cache, so it is off; who generates text wants it on.
     use_cache, causal_lm.config.use_cache = causal_lm.config.use_cache, True
     try:
-        with quiet_transformers():
-            causal_lm.save_pretrained(out, state_dict=state)
+        save_weights(causal_lm, out, state)
     finally:
         causal_lm.config.use_cache = use_cache
     if dtype is not None:
         _name_dtype(out / "config.json", str(dtype).removeprefix("torch."))
     copy_tokenizer(tokenizer_folder, out)
+    copy_license(tokenizer_folder, out)
+
+
+def save_weights(
+    model: PreTrainedModel, out: Path, state: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a model as safetensors with its configuration, readable as other files are.
+
+    Args:
+        model: of any head.
+        out: is made if it is not there.
+        state: weights to write in place of the model's own.
+    """
+    with quiet_transformers():
+        model.save_pretrained(out, state_dict=state, max_shard_size=SHARD_BYTES)
+    for file in out.glob("*.safetensors"):
+        file.chmod((out / "config.json").stat().st_mode)  # safetensors keeps them to the owner
 
 
 def _cast(causal_lm: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from slant.artifacts import digest_file, digest_json, write_atomically
+from slant.artifacts import digest_file, digest_json
+from slant.disk import write_atomically
 from slant.errors import ModelError
 from slant.model.adapter import load_adapted, load_merged, save_adapter
 from slant.model.base import BaseModel, load_causal_lm
@@ -35,6 +36,7 @@ __all__ = [
     "load_tuned_adapted",
     "load_tuned_merged",
     "save_tuned",
+    "with_label_rows",
 ]
 
 ADAPTER_FOLDER = "adapter"
@@ -91,6 +93,22 @@ def load_tuned_adapted(
         causal_lm = load_causal_lm(checkpoint / MODEL_FOLDER, dtype=dtype, device=device)
     else:
         causal_lm = load_adapted(base, checkpoint / ADAPTER_FOLDER, dtype=dtype, device=device)
+    return with_label_rows(causal_lm, checkpoint, label_ids).to(device).eval()
+
+
+def with_label_rows(causal_lm: nn.Module, checkpoint: Path, label_ids: Sequence[int]) -> LabelModel:
+    """A causal language model that answers with the label rows of a tuned checkpoint.
+
+    Where none were trained they are those of its own LM head.
+
+    Args:
+        causal_lm: with or without a PEFT adapter.
+        checkpoint: folder of the tuned checkpoint.
+        label_ids: ``(L,)`` token ids of the label words, in label order.
+
+    Raises:
+        ModelError: the stored rows are damaged or do not fit the model.
+    """
     path = checkpoint / LABEL_HEAD_FILE
     trained = _load_label_head(path, plain_model(causal_lm), len(label_ids))
     model = LabelModel(causal_lm, tuple(label_ids), train_rows=bool(trained))
@@ -98,7 +116,7 @@ def load_tuned_adapted(
         for own, name in _LABEL_HEAD.items():
             if name in trained:
                 model.get_parameter(own).copy_(trained[name])
-    return model.to(device).eval()
+    return model
 
 
 def load_tuned_merged(

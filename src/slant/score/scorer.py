@@ -16,6 +16,7 @@ from slant.errors import TaskError, UsageError
 from slant.labels import LabelSet
 from slant.records import Pair, Prediction
 from slant.score.ahead import made_ahead
+from slant.score.bundle import verify_bundle
 from slant.score.decision import decide, probabilities
 from slant.score.engine import Engine
 from slant.score.pooling import Block, ask_block, encode_blocks
@@ -74,6 +75,7 @@ class Scorer:
         quantize: str | None = None,
         compile: bool = False,  # noqa: A002 - PyTorch's own word
         tokens_per_batch: int | None = None,
+        verify: bool = True,
     ) -> Scorer:
         """Load a bundle that ``slant export`` wrote.
 
@@ -89,9 +91,11 @@ class Scorer:
                 that, it is another contract, with another fingerprint.
             compile: run compiled code: some 15 s at the start, then a fifth faster on a CPU.
             tokens_per_batch: tokens that go through the model at once; see TorchEngine.
+            verify: check the sha256 of what is loaded against the bundle's manifest.
 
         Raises:
-            ArtifactError: ``slant.json`` is missing, edited or of another version.
+            ArtifactError: ``slant.json`` is missing, edited or of another version; a file is
+                missing, damaged or not of the bundle, or there is no manifest to verify it by.
             ModelError: the weights are missing or cannot be loaded or quantised; the vLLM server
                 does not answer or serves another model.
             TaskError: the tokenizer is not the one the model was trained with.
@@ -101,6 +105,8 @@ class Scorer:
 
         folder = Path(bundle)
         spec = TaskSpec.load(folder)
+        if verify:
+            verify_bundle(folder, weights=engine != "vllm")
         if engine == "vllm":
             from slant.score.vllm_engine import VllmEngine
 

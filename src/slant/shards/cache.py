@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, final
 
-from slant.artifacts import storage_errors
+from slant.disk import storage_errors
 from slant.errors import StorageError
 
 __all__ = ["DiskCache"]

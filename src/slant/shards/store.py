@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Protocol, final
 
-from slant.artifacts import storage_errors, sync_folder, write_atomically
+from slant.disk import storage_errors, sync_folder, write_atomically
 from slant.errors import InputError, ShardError
 from slant.shards.cache import DiskCache
 from slant.shards.index import INDEX_BASENAME, ShardFile

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from slant.artifacts import storage_errors, write_atomically
+from slant.disk import storage_errors, write_atomically
 from slant.errors import ShardError
 from slant.shards.index import (
     INDEX_BASENAME,

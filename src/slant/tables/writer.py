@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, final
 
-from slant.artifacts import storage_errors, sync_folder
+from slant.disk import storage_errors, sync_folder
 from slant.errors import UsageError, did_you_mean
 from slant.tables.reader import EXTENSIONS
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from slant.artifacts import digest_json, write_atomically
+from slant.artifacts import digest_json
+from slant.disk import write_atomically
 from slant.errors import ArtifactError, TaskError
 from slant.labels import LabelSet
 from slant.task.languages import of_language

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from slant.artifacts import write_atomically
+from slant.disk import write_atomically
 from slant.track.worker import Point
 
 __all__ = ["RunMemory"]

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from slant.artifacts import SCRATCH, Artifact, Recipe, write_atomically
+from slant.artifacts import SCRATCH, Artifact, Recipe
 from slant.config.settings import ProjectSettings
 from slant.config.training_settings import AdaptSettings
+from slant.disk import write_atomically
 from slant.errors import InputError
 from slant.memory import release_memory
 from slant.model.adapter import load_merged, save_adapter

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from slant.artifacts import sync_folder, write_atomically
+from slant.disk import sync_folder, write_atomically
 from slant.errors import ArtifactError
 from slant.progress import Progress
 from slant.train.parallel import World

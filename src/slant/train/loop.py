@@ -23,7 +23,8 @@ from typing import Any, TextIO, final
 import torch
 from torch import Tensor, nn
 
-from slant.artifacts import SCRATCH, digest_json, write_atomically
+from slant.artifacts import SCRATCH, digest_json
+from slant.disk import write_atomically
 from slant.errors import ModelError
 from slant.memory import is_out_of_memory, release_memory, trim_memory
 from slant.progress import Progress, Task

@@ -13,7 +13,6 @@ never mixes with another; the artifact then says where (``shards.json``, see ``s
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from slant.config.settings import ProjectSettings
 from slant.corpus import Corpus, DocumentRows, LabelledDocument
 from slant.errors import InputError, ShardError, TaskError
 from slant.labels import LabelSet
-from slant.model.base import BaseModel, load_tokenizer
+from slant.model.base import BaseModel, find_pad_id, load_tokenizer
 from slant.progress import Progress
 from slant.shards.pack import pack_documents
 from slant.storage import check_url, is_url, join_url
@@ -174,21 +173,10 @@ def _make_spec(settings: ProjectSettings, tokenizer: Tokenizer, base: BaseModel)
         labels=LabelSet(settings.labels),
         label_words=settings.task.label_words,
         token_limit=settings.task.token_limit,
-        pad_token_id=_pad_id(tokenizer, base),
+        pad_token_id=find_pad_id(tokenizer, base.folder),
         base=(base.name, base.digest),
         long_documents=settings.task.long_documents,
     )
-
-
-def _pad_id(tokenizer: Tokenizer, base: BaseModel) -> int:
-    """The model's own padding token where it has one; any id will do, it is masked."""
-    config = json.loads((base.folder / "config.json").read_text("utf-8"))
-    for name in ("pad_token_id", "eos_token_id"):
-        value = config.get(name)
-        value = value[0] if isinstance(value, list) else value
-        if isinstance(value, int) and 0 <= value < tokenizer.get_vocab_size():
-            return value
-    return 0
 
 
 def _tune_stream(

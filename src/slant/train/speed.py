@@ -12,6 +12,7 @@ import torch
 
 from slant.errors import ModelError
 from slant.model.flops import Shape, flops_per_token, matmul_rate
+from slant.model.processor import processor_name
 from slant.train.checkpoints import State
 from slant.train.job import Job
 from slant.train.parallel import World
@@ -79,6 +80,7 @@ def training_facts(state: State, world: World, speed: Speedometer) -> dict[str, 
         "tokens": state.tokens,
         "seconds": round(state.seconds, 1),
         "devices": world.size,
+        "processor": processor_name(),
         "tokens_per_s": round(figures["tokens_per_s"], 1),
         "share_of_ceiling": round(figures["mfu"], 4) if "mfu" in figures else None,
         "peak_memory_bytes": round(figures["memory_bytes"]),

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from slant.artifacts import Artifact, storage_errors, write_atomically
+from slant.artifacts import Artifact
 from slant.config.settings import ShardSettings
+from slant.disk import storage_errors, write_atomically
 from slant.errors import ArtifactError, InputError, ShardError
 from slant.progress import Progress
 from slant.shards.reader import ShardReader

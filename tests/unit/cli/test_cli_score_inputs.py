@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import SLANT, Cli, environment
 
+from slant.artifacts import Recipe, build
 from slant.cli import score as command
 from slant.model.base import load_tokenizer
 from slant.score.scorer import Scorer
@@ -25,8 +26,10 @@ PATIENCE_S = 60
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    save_tiny_model(folder / "causal-lm")
-    tiny_spec(load_tokenizer(folder / "causal-lm"), token_limit=120).with_weights("w").save(folder)
+    with build(folder, Recipe("export", {}, {}, 0)):
+        save_tiny_model(folder / "causal-lm")
+        spec = tiny_spec(load_tokenizer(folder / "causal-lm"), token_limit=120)
+        spec.with_weights("w").save(folder)
     return folder
 
 
@@ -224,6 +227,7 @@ DEFAULTS = {
     "quantize": None,
     "compile": False,
     "tokens_per_batch": None,
+    "verify": True,
 }
 
 
@@ -233,6 +237,7 @@ DEFAULTS = {
         ([], {}),
         (["--dtype", "float32", "--device", "cpu"], {"dtype": "float32", "device": "cpu"}),
         (["--quantize", "int8"], {"quantize": "int8"}),
+        (["--no-verify"], {"verify": False}),
         (["--compile", "--tokens-per-batch", "99"], {"compile": True, "tokens_per_batch": 99}),
         (
             ["--engine", "vllm", "--url", "http://a:1"],

@@ -172,8 +172,9 @@ def test_five_mistakes_are_reported_at_once(write: Write) -> None:
             "task.prompt: must hold {document} and, after it, {narrative}",
         ),
         (
-            "export: {to: s3://bucket}",
-            "export.to: only a local folder can be exported to in this version, got 's3://bucket'",
+            "export: {to: 's3://key:word@bucket/x'}",
+            "export.to: the URL holds credentials. Give them in the environment (for S3: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), never in a file or a command.",
         ),
         ("seed: 1\nseed: 2", "seed: is given twice; the first is at slant.yaml:2"),
         ("seed: !dice 6", "seed: has the tag !dice; tags are not used here"),
@@ -381,3 +382,21 @@ def test_a_url_with_credentials_is_refused_and_not_repeated(
     assert found.startswith(f"slant.yaml:2: {key}: the URL holds credentials")
     assert "AKIA" not in found
     assert "sekret" not in found
+
+
+@pytest.mark.parametrize(
+    ("to", "folder", "publishes"),
+    [
+        ("bundle", "bundle", False),
+        ("models/best", "models/best", False),
+        ("s3://bucket/models/x", "bundle", True),
+        ("hf://org/name", "bundle", True),
+        ("mlflow+http://host:5000/name", "bundle", True),
+        ("models:/name", "bundle", True),
+    ],
+)
+def test_a_bundle_is_written_to_a_folder_and_published_to_anything_else(
+    write: Write, to: str, folder: str, publishes: bool
+) -> None:
+    export = load_settings(write(MINIMAL + f"export: {{to: '{to}'}}\n")).export
+    assert (export.folder, export.publishes) == (folder, publishes)

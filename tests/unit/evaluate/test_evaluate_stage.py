@@ -20,6 +20,7 @@ from slant.artifacts import Artifact, load
 from slant.corpus import Corpus
 from slant.errors import ArtifactError, InputError
 from slant.evaluate.stage import Subject, evaluate_recipe, run_evaluate
+from slant.export.consumer import answer
 from slant.export.stage import run_export
 from slant.labels import LabelSet
 from slant.model.base import BaseModel
@@ -107,6 +108,7 @@ def bundle(root: Path, evaluated: Artifact) -> Path:
         base=base_of(root),
         out=out,
         progress=SilentProgress(),
+        ask=answer,
     )
     return out
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 
+from exporting import moved_checkpoint
 from slant.errors import ModelError
-from slant.export.formats import write_classifier
-from slant.export.parity import causal_lm_probabilities, classifier_probabilities
+from slant.export.adapter_format import write_adapter
+from slant.export.formats import write_causal_lm, write_classifier
+from slant.export.int8 import check_int8
+from slant.export.parity import label_probabilities
 from slant.labels import LabelSet
 from slant.model.base import BaseModel, load_causal_lm, load_tokenizer
 from slant.model.folder import save_causal_lm
+from slant.model.label_head import LabelModel
 from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
 from slant.task.template import Template
-from tiny import PAD, tiny_tokenizer
+from tiny import PAD, tiny_spaceless_tokenizer, tiny_tokenizer
 from tiny_stages import EOS, LABELS, save_base, tiny_settings
 
 TEXTS = [
@@ -48,6 +53,10 @@ def prompts_of(spec: TaskSpec, texts: Any = TEXTS) -> tuple[list[str], list[list
     return prompts, [encoder.encode_prompt(prompt) for prompt in prompts]
 
 
+def causal_lm_probabilities(causal_lm: Any, spec: TaskSpec, ids: list[list[int]]) -> np.ndarray:
+    return label_probabilities(LabelModel(causal_lm, spec.verbalizer.token_ids), spec, ids)
+
+
 def plainly(folder: Path, prompts: list[str], side: str) -> np.ndarray:
     """What a user of transformers gets, in one padded batch."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -73,9 +82,6 @@ def test_the_classifier_gives_slants_probabilities_in_plain_transformers(
     for side in ("left", "right"):
         found = plainly(tmp_path / "classifier", prompts, side)
         assert np.abs(found - expected).max() < 1e-4, side
-    assert (
-        np.abs(classifier_probabilities(tmp_path / "classifier", prompts) - expected).max() < 1e-4
-    )
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma3"])
@@ -237,3 +243,102 @@ def test_a_model_whose_classifier_keeps_its_decoder_under_another_name_works(
     expected = causal_lm_probabilities(causal_lm, spec, ids)
     write_classifier(causal_lm, spec, base.folder, tmp_path / "classifier")
     assert np.abs(plainly(tmp_path / "classifier", prompts, "right") - expected).max() < 1e-4
+
+
+def test_exported_weights_can_be_read_by_whoever_reads_the_folder(tmp_path: Path) -> None:
+    """safetensors leaves its files to their owner alone; a server runs as somebody else."""
+    base = save_base(tmp_path / "base")
+    causal_lm = load_causal_lm(base.folder, dtype=torch.float32)
+    write_causal_lm(causal_lm, make_spec(base), base.folder, tmp_path / "causal-lm")
+    write_classifier(causal_lm, make_spec(base), base.folder, tmp_path / "classifier")
+    for name in ("causal-lm", "classifier"):
+        modes = {path.stat().st_mode for path in (tmp_path / name).iterdir()}
+        assert len(modes) == 1
+
+
+def test_the_classifier_takes_no_memory_of_its_own(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    causal_lm = load_causal_lm(base.folder, dtype=torch.float32)
+    with SeenSizes() as seen:
+        write_classifier(causal_lm, make_spec(base), base.folder, tmp_path / "classifier")
+    embeddings = causal_lm.get_input_embeddings().weight.numel()
+    assert 0 < seen.largest < embeddings
+
+
+class SeenSizes(torch.overrides.TorchFunctionMode):
+    """The largest tensor that is made while it is entered, by its number of values."""
+
+    largest = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func is torch.empty and made.device.type == "cpu":
+            self.largest = max(self.largest, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("write", [write_causal_lm, write_classifier])
+def test_a_plain_tokenizer_makes_the_prompt_from_the_texts(tmp_path: Path, write: Any) -> None:
+    from transformers import AutoTokenizer
+
+    base = save_base(tmp_path / "base")
+    spec = make_spec(base)
+    write(load_causal_lm(base.folder, dtype=torch.float32), spec, base.folder, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for (document, narrative), prompt in zip(
+        TEXTS[:4], prompts_of(spec, TEXTS[:4])[0], strict=True
+    ):
+        messages = [{"role": "document", "content": document}]
+        if narrative is not None:
+            messages.append({"role": "narrative", "content": narrative})
+        assert tokenizer.apply_chat_template(messages, tokenize=False) == prompt
+
+
+def test_int8_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "compressed_tensors", None)
+    with pytest.raises(ModelError, match="compressed-tensors, which is not installed") as caught:
+        check_int8()
+    assert "slant[int8]" in caught.value.hint
+
+
+def test_a_checkpoint_of_a_whole_model_has_no_adapter_to_export(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    with pytest.raises(ModelError, match="holds the whole model and no adapter") as caught:
+        write_adapter(tmp_path, base, tmp_path / "adapter", adapted=False)
+    assert "export.formats" in caught.value.hint
+
+
+def test_an_adapter_names_its_base_by_digest_and_no_path(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    spec = make_spec(base)
+    checkpoint = moved_checkpoint(tmp_path / "tune", base, spec)
+    write_adapter(checkpoint, base, tmp_path / "adapter", adapted=True)
+    named = json.loads((tmp_path / "adapter" / "base.json").read_text("utf-8"))
+    assert named == {"name": "tiny/mistral", "digest": base.digest, "adapted": True}
+    for path in (tmp_path / "adapter").glob("*.json"):
+        assert str(tmp_path) not in path.read_text("utf-8")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        copy = (tmp_path / "adapter" / name).read_bytes()
+        assert copy == (checkpoint / "adapter" / name).read_bytes()
+
+
+def test_a_tokenizer_that_transformers_would_make_anew_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Llama 2 names a class that reads a vocabulary with rules of its own."""
+    from transformers import AutoTokenizer
+
+    base = save_base(tmp_path / "base", "llama")
+    tiny_spaceless_tokenizer().save(str(base.folder / "tokenizer.json"))
+    path = base.folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>", "auto_map": {"x": "y"}}
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | own), "utf-8")
+    spec = make_spec(base)
+    prompt = "the new bridge\n\nNarrative: x"
+    ids = Encoder(tiny_spaceless_tokenizer(), spec).encode_prompt(prompt)
+    assert AutoTokenizer.from_pretrained(base.folder)(prompt)["input_ids"] != ids  # the trap
+    write_causal_lm(
+        load_causal_lm(base.folder, dtype=torch.float32), spec, base.folder, tmp_path / "out"
+    )
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")(prompt)["input_ids"] == ids
+    assert "auto_map" not in (tmp_path / "out" / "tokenizer_config.json").read_text("utf-8")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from slant.artifacts import Recipe, build
 from slant.errors import InputError, UsageError
 from slant.model.base import load_tokenizer
 from slant.records import Narrative
@@ -29,9 +30,10 @@ TEXTS = ["The bridge is a ruin.", "新桥令人高兴，非常漂亮。", "Но�
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     folder = tmp_path_factory.mktemp("bundles") / "a"
-    save_tiny_model(folder / "causal-lm")
-    spec = tiny_spec(load_tokenizer(folder / "causal-lm"), token_limit=120)
-    spec.with_weights("w").with_temperature(0.05).save(folder)
+    with build(folder, Recipe("export", {}, {}, 0)):
+        save_tiny_model(folder / "causal-lm")
+        spec = tiny_spec(load_tokenizer(folder / "causal-lm"), token_limit=120)
+        spec.with_weights("w").with_temperature(0.05).save(folder)
     return Scorer.load(folder, dtype="float32", device="cpu")
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from slant.artifacts import storage_errors
+from slant.disk import storage_errors
 from slant.errors import ArtifactError, StorageError
 from slant.evaluate.endpoint.ledger import Tokens
 from slant.evaluate.endpoint.replies import Reply, TokenChoice

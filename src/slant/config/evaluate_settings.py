@@ -94,7 +94,7 @@ class EndpointSettings(Section):
 class DecisionSettings(Section):
     """Which predictions are accepted as they are, and which go to people."""
 
-    max_error: Annotated[float, Field(gt=0, lt=1)] = 0.10
+    max_error: Annotated[float, Field(ge=0.001, lt=1)] = 0.10
     """Share of wrong answers among the accepted ones that may not be exceeded."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Confidence that it is not, over the draw of the calibration split."""
@@ -103,8 +103,9 @@ class DecisionSettings(Section):
     rest together. `all`: one threshold, whose promise holds for the mixture of languages as
     tested."""
     counting: Literal["answers", "documents"] = "answers"
-    """`answers`: the error is a share of all accepted answers, however many of them are about one
-    document. `documents`: every document counts once, by one of its answers drawn by lot; that is
+    """`answers`: the error is a share of all accepted answers, whatever those about one document
+    have to do with each other; the report says so where few documents have so many that not all are
+    counted. `documents`: every document counts once, by one of its answers drawn by lot; that is
     the same where all documents are asked about equally many narratives, and takes fewer
     calibration examples."""
     review_usd: _Price = 0.25

@@ -43,6 +43,8 @@ __all__ = ["Asked", "Decisions", "Promise", "calibrate", "describe_calibration",
 _SCOUTS = 1 / 3
 _MOST = 10
 """Answers that a document counts with at most: one with hundreds would leave nothing to prove."""
+_LEFT_OUT = 0.05
+"""Share of the answers that may go uncounted, so that a few large documents do not do that."""
 _POINTS = 100
 _RESAMPLES = 2000
 _NEVER = 2.0
@@ -186,6 +188,7 @@ def find_decisions(
         "confidence": promise.confidence,
         "by": promise.by,
         "counting": promise.counting,
+        "counted": _counted(found),
         "examples": len(proofs.keys),
         "documents": proofs.num_documents,
         "groups": found,
@@ -219,12 +222,19 @@ class _Side:
         rows_of: dict[str, list[int]] = {}
         for row, key in enumerate(self.keys):
             rows_of.setdefault(key, []).append(row)
-        random = np.random.default_rng(0)
-        kept = [
-            rows if len(rows) <= most else random.choice(rows, most, replace=False).tolist()
-            for rows in rows_of.values()
-        ]
-        return self._at(np.array(sorted(row for rows in kept for row in rows), dtype=np.int64))
+        kept = [row for rows in rows_of.values() for row in self._drawn(rows)[:most]]
+        return self._at(np.array(sorted(kept), dtype=np.int64))
+
+    def _drawn(self, rows: list[int]) -> list[int]:
+        """Answers about one document in an order by lot, whatever that of the examples."""
+        if len(rows) == 1:
+            return rows
+
+        def lot(row: int) -> bytes:
+            text = f"{self.keys[row]}/{self.answered.confidence_N[row]!r}"
+            return hashlib.sha256(text.encode()).digest()
+
+        return sorted(rows, key=lot)
 
     def _at(self, rows: NDArray[np.int64]) -> _Side:
         every = self.answered
@@ -250,12 +260,11 @@ def _name(lang: str | None, own: set[str]) -> str:
 
 def _group(name: str, langs: list[str], sides: Sequence[_Side], promise: Promise) -> dict[str, Any]:
     scouts, proofs, test = (side.only(name) for side in sides)
-    most = 1
-    if promise.counting == "answers":
-        # By what the scouts have: the bound may not be chosen by a look at the proofs.
-        most = min(_MOST, max(1, scouts.answered.most_of_one_document))
+    # By what the scouts have: the bound may not be chosen by a look at the proofs.
+    most = 1 if promise.counting == "documents" else _most_counted(scouts.answered)
+    largest = max(side.answered.most_of_one_document for side in (scouts, proofs, test))
     found = find_threshold(
-        scouts.answered,
+        scouts.at_most(most).answered,
         proofs.at_most(most).answered,
         max_error=promise.max_error,
         confidence=promise.confidence,
@@ -266,8 +275,29 @@ def _group(name: str, langs: list[str], sides: Sequence[_Side], promise: Promise
         "name": name,
         "languages": langs,
         **_described(found),
+        "cut": largest > most,
         "test": _outcome(test, accepted_N, promise.confidence),
     }
+
+
+def _most_counted(scouts: Answered) -> int:
+    """Answers that a document is to count with at most: nearly all of them."""
+    sizes_D = np.unique(scouts.document_N, return_counts=True)[1]
+    for most in range(1, _MOST):
+        if np.maximum(sizes_D - most, 0).sum() <= _LEFT_OUT * len(scouts):
+            return most
+    return _MOST
+
+
+def _counted(groups: Sequence[Mapping[str, Any]]) -> str:
+    """What is left out of the count where documents have more answers than are counted."""
+    mosts = sorted({group["most"] for group in groups if group["cut"]})
+    if not mosts:
+        return ""
+    if mosts == [1]:
+        return "counting every document once"
+    among = f"{mosts[0]}" if len(mosts) == 1 else f"{mosts[0]} to {mosts[-1]}"
+    return f"counting at most {among} answers of a document"
 
 
 def _described(found: Threshold) -> dict[str, Any]:
@@ -301,7 +331,9 @@ def _error_interval(
         draws = resamples.draw(wrong_N[accepted_N].astype(np.int64), features)
         if bounds := draws.interval(lambda sums: sums[..., 0] / sums[..., 1], confidence):
             return bounds
-    return share_interval(int(wrong_N.sum()), int(accepted_N.sum()), confidence)
+    # Answers about one document may be wrong together: as many as there are documents tell.
+    num_documents, share = len(set(document_N.tolist())), wrong_N.sum() / accepted_N.sum()
+    return share_interval(round(share * num_documents), num_documents, confidence)
 
 
 def _curves(answered: Answered, langs: Sequence[str | None]) -> dict[str, Any]:

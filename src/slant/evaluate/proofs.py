@@ -168,7 +168,8 @@ class _BettingTest:
         for threshold, together in zip(thresholds, together_T.tolist(), strict=True):
             accepted, wrong = self.scout.accepted(threshold)
             count = accepted / together, wrong / together
-            known, num = len(self.scout) / together, len(self.proof) / together
+            known = len(self.scout) / together
+            num = self.proof.num_documents * known / max(1, self.scout.num_documents)
             delta = 1 - self.confidence
             prospects.append(_prospect(count, known, num, self.max_error, delta))
         return np.array(prospects)

@@ -103,9 +103,7 @@ def _nothing(decisions: Decisions) -> list[str]:
 
 
 def _counted(decisions: Decisions) -> str:
-    if decisions["counting"] == "answers":
-        return ""
-    return ", counting every document once"
+    return f", {decisions['counted']}" if decisions["counted"] else ""
 
 
 def _rest(decisions: Decisions, accepted: float) -> str:

@@ -106,7 +106,10 @@ def _too_often(wrong: int, most: int) -> str:
     )
     if most == 1:
         return reason
-    return f"{reason}, for documents of up to {most} answers that may be wrong together"
+    return (
+        f"{reason}, for documents of up to {most} answers that may be wrong together "
+        "(counting: documents takes fewer examples)"
+    )
 
 
 def _candidates(scout: Answered) -> list[float]:
@@ -115,8 +118,9 @@ def _candidates(scout: Answered) -> list[float]:
         return [0.0]
     shares = np.arange(1, _STEPS) / _STEPS
     values = np.quantile(scout.confidence_N, 1 - shares)
-    # Rounded, as they are written: what is tested is what decides.
-    return [*dict.fromkeys(round(float(value), 6) for value in values), 0.0]
+    # Rounded, as they are written: what is tested is what decides. Down, so that those who are
+    # exactly as sure are accepted.
+    return [*dict.fromkeys(math.floor(1e6 * float(value)) / 1e6 for value in values), 0.0]
 
 
 def risk_coverage(answered: Answered, most: int = 100) -> list[tuple[float, float, float]]:

@@ -22,10 +22,10 @@ from slant.task.languages import of_language
 from slant.task.template import Template
 from slant.task.verbalizer import Verbalizer, find_bos
 
-__all__ = ["QUANTIZE", "SPEC_FILE", "TaskSpec", "tokenizer_digest"]
+__all__ = ["QUANTIZE", "SPEC_FILE", "SPEC_SCHEMA", "TaskSpec", "tokenizer_digest"]
 
 SPEC_FILE = "slant.json"
-_SCHEMA = "slant.task/2"
+SPEC_SCHEMA = "slant.task/2"
 _LONG_DOCUMENTS = ("cut", "windows", "passages")
 QUANTIZE = ("none", "int8", "nf4")
 """How weights may be rounded when scoring."""
@@ -164,7 +164,7 @@ class TaskSpec:
 
     def _fields(self) -> dict[str, Any]:
         return {
-            "schema": _SCHEMA,
+            "schema": SPEC_SCHEMA,
             "template": asdict(self.template),
             "labels": [
                 {"label": label, "word": word, "token_id": token_id}
@@ -216,13 +216,17 @@ class TaskSpec:
             ) from None
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path}: cannot be read: {error}") from error
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if schema != SPEC_SCHEMA:
+            raise ArtifactError(
+                f"{path}: has the schema {schema!r}; this version of slant reads {SPEC_SCHEMA}",
+                hint="Another version wrote it: run the stage again, or export the bundle again.",
+            )
         try:
             spec = _from_fields(content)
             fingerprint = content["fingerprint"]
         except (KeyError, TypeError, AttributeError, TaskError) as error:
-            raise ArtifactError(
-                f"{path}: is not a TaskSpec of this version ({_SCHEMA}): {error!r}"
-            ) from error
+            raise ArtifactError(f"{path}: is no task contract: {error!r}") from error
         if spec.fingerprint != fingerprint:
             raise ArtifactError(
                 f"{path}: was changed after it was written (its fingerprint does not fit)",
@@ -232,8 +236,6 @@ class TaskSpec:
 
 
 def _from_fields(content: Mapping[str, Any]) -> TaskSpec:
-    if content["schema"] != _SCHEMA:
-        raise KeyError(f"schema {content['schema']!r}")
     entries = content["labels"]
     return TaskSpec(
         template=Template(**content["template"]),

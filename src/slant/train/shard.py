@@ -33,7 +33,7 @@ from slant.progress import Progress
 from slant.shards.pack import pack_documents
 from slant.storage import check_url, is_url, join_url
 from slant.task.encode import Encoder
-from slant.task.spec import TaskSpec
+from slant.task.spec import SPEC_SCHEMA, TaskSpec
 from slant.task.template import Template
 from slant.task.verbalizer import find_bos
 from slant.train.streams import Chunk, Stream, StreamWriter, open_shards, stream_names
@@ -70,6 +70,7 @@ def shard_recipe(settings: ProjectSettings, ingest: Artifact, base: BaseModel) -
             "labels": settings.labels,
             "adapt": settings.adapt is not None,
             "format": {"version": _VERSION, "adapt": ADAPT_COLUMNS, "tune": TUNE_COLUMNS},
+            "contract": SPEC_SCHEMA,
         },
         settings.seed,
     )

@@ -157,7 +157,7 @@ def _group(name: str, languages: list[str], like: str = "") -> dict[str, Any]:
     count = sum(LANGUAGES[lang] for lang in languages)
     examples = round(0.49 * count)
     group = {"name": name, "languages": languages, "examples": examples}
-    group |= {"documents": round(0.8 * examples), "most": 5}
+    group |= {"documents": round(0.8 * examples), "most": 5, "cut": False}
     if name == "tl":
         return group | {
             "threshold": None,
@@ -191,6 +191,7 @@ def _decisions() -> dict[str, Any]:
         "confidence": 0.95,
         "by": "language",
         "counting": "answers",
+        "counted": "",
         "examples": 599,
         "documents": 480,
         "groups": groups,

@@ -121,24 +121,56 @@ def test_where_documents_count_once_every_answer_has_its_turn_to_prove() -> None
 def test_by_answers_a_document_counts_with_all_that_the_scouts_documents_have() -> None:
     few, many = ([f"d-{i // size}" for i in range(300)] for size in (2, 30))
     scouts, proofs, test = (asked(some(en=300), {"en": 9}, seed, few) for seed in range(3))
-    (group,) = find_decisions(scouts, proofs, test, PLAIN, PROMISE).report["groups"]
+    found = find_decisions(scouts, proofs, test, PLAIN, PROMISE).report
+    (group,) = found["groups"]
     assert (group["examples"], group["documents"], group["most"]) == (300, 150, 2)
-    assert group["threshold"] == 0
+    assert (group["threshold"], group["cut"], found["counted"]) == (0, False, "")
     # A document with hundreds of answers would leave nothing to prove.
     scouts = asked(some(en=300), {"en": 9}, 0, many)
     proofs = asked(some(en=3000), {"en": 9}, 1, [f"d-{i // 30}" for i in range(3000)])
-    (group,) = find_decisions(scouts, proofs, test, PLAIN, PROMISE).report["groups"]
+    found = find_decisions(scouts, proofs, test, PLAIN, PROMISE).report
+    (group,) = found["groups"]
     assert (group["examples"], group["documents"], group["most"]) == (1000, 100, 10)
+    assert found["counted"] == "counting at most 10 answers of a document"
+
+
+def test_one_large_document_does_not_decide_how_many_answers_count() -> None:
+    """Ten answers about one of 200 documents: with all of them nothing could be shown."""
+    keys = [f"d-{max(0, i - 9)}" for i in range(209)]
+    scouts, proofs, test = (asked(some(en=209), {"en": 9}, seed, keys) for seed in range(3))
+    found = find_decisions(scouts, proofs, test, PLAIN, PROMISE).report
+    (group,) = found["groups"]
+    assert (group["examples"], group["most"], group["cut"]) == (200, 1, True)
+    assert group["threshold"] == 0
+    assert found["counted"] == "counting every document once"
+
+
+def test_answers_that_count_are_drawn_by_lot_whatever_their_order_in_the_file() -> None:
+    keys = [f"d-{i // 3}" for i in range(300)]
+    part = asked(some(en=300), {"en": 1.5}, 0, keys)
+    backwards = part.at(np.arange(300)[::-1])
+    once = replace(PROMISE, counting="documents")
+    found = [find_decisions(p, p, p, PLAIN, once).report["groups"] for p in (part, backwards)]
+    assert found[0][0]["examples"] == 100
+    assert found[0] == found[1]
+
+
+def test_the_error_on_the_test_split_is_no_surer_than_the_number_of_documents_allows() -> None:
+    proofs = asked(some(en=100), {"en": 9}, 1)
+    test = asked(some(en=50), {"en": 9}, 2, [f"d-{i // 10}" for i in range(50)])
+    error = find_decisions(proofs, proofs, test, PLAIN, PROMISE).report["test"]["error"]
+    assert error["value"] == 0
+    assert error["high"] == pytest.approx(1 - 0.025 ** (1 / 5), abs=1e-5)
 
 
 def test_why_nothing_is_accepted_says_how_many_answers_may_be_wrong_together() -> None:
-    keys = [f"d-{max(0, i - 4)}" for i in range(44)]  # five answers about one of 40 documents
-    part = asked(some(en=44), {"en": 9}, keys=keys)
+    keys = [f"d-{max(0, i - 30) // 5 + min(i, 30)}" for i in range(60)]  # of five, or of one
+    part = asked(some(en=60), {"en": 9}, keys=keys)
     (group,) = find_decisions(part, part, part, PLAIN, PROMISE).report["groups"]
     assert group["threshold"] is None
     assert group["reason"] == (
         "too few answers are confident enough, for documents of up to 5 answers that may be wrong "
-        "together"
+        "together (counting: documents takes fewer examples)"
     )
     once = replace(PROMISE, counting="documents")
     (group,) = find_decisions(part, part, part, PLAIN, once).report["groups"]

@@ -59,6 +59,16 @@ def test_the_sentence_says_what_to_do_what_it_risks_and_what_it_costs(
     )
 
 
+def test_what_is_counted_of_large_documents_is_said_where_the_promise_is(
+    report: dict[str, Any], decisions: dict[str, Any]
+) -> None:
+    decisions["counted"] = "counting every document once"
+    said = "by itself, counting every document once; on the test split"
+    assert said in words(decisions)
+    close(decisions)
+    assert "what it accepts is wrong, counting every document once." in words(decisions)
+
+
 def test_one_threshold_for_all_languages_is_promised_as_a_whole(decisions: dict[str, Any]) -> None:
     decisions.update(by="all", groups=[decisions["pooled"]])
     assert "by itself" not in words(decisions)

@@ -119,6 +119,13 @@ def test_a_threshold_is_rounded_as_it_is_written_and_tested_as_rounded() -> None
     assert (found.accepted, found.wrong) == third.accepted(found.value)
 
 
+def test_a_threshold_between_two_ways_to_write_it_accepts_those_who_are_exactly_as_sure() -> None:
+    sure = answered((100, 0.99999995, 0), (50, 0.1, 50))
+    found = find_threshold(sure, sure, max_error=0.1, confidence=0.95)
+    assert found.value == 0.999999
+    assert found.accepted == 100
+
+
 def test_confidences_of_about_one_do_not_round_away_what_could_be_accepted() -> None:
     sure = answered((100, 1 - 1e-9, 0))
     assert find_threshold(sure, sure, max_error=0.1, confidence=0.95).value == 0

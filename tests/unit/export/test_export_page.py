@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exporting import Exported, export_moved, moved_checkpoint
-from slant.export.parity import BOUNDS, INT8_BOUND, LABEL_AGREEMENT
+from slant.export.parity import BOUNDS, INT8_BOUND, INT8_MEAN_BOUND, LABEL_AGREEMENT
 from slant.export.probes import choose_probes
 from slant.model.base import load_tokenizer
 from slant.task.encode import Encoder
@@ -55,7 +55,7 @@ def _filled_in(code: str, made: Exported, document: str, narrative: str, rows: b
 
 
 def test_the_page_has_the_bounds_that_hold(tmp_path: Path) -> None:
-    for bound in (*BOUNDS.values(), INT8_BOUND):
+    for bound in (*BOUNDS.values(), INT8_BOUND, INT8_MEAN_BOUND):
         assert f"{bound:f}".rstrip("0") in PAGE
     assert f"more than {100 * (1 - LABEL_AGREEMENT):g} % of them" in PAGE
     base = save_base(tmp_path / "base")

@@ -83,7 +83,7 @@ def test_the_shortest_and_the_longest_are_among_them_and_most_are_rather_short(
     lengths = sorted(len(p.document.split()) for p in probes if p.lang == "en")
     assert lengths[0] == 1
     assert lengths[-1] == 1000
-    assert sum(length <= 400 for length in lengths) == 14
+    assert 13 <= sum(length <= 400 for length in lengths) <= 16
     assert 400 < lengths[-2] < 900
 
 

@@ -93,6 +93,7 @@ def export_moved(
     *,
     formats: Sequence[str] = FORMATS,
     dtype: torch.dtype = torch.float32,
+    quantize: str = "none",
     ingest: Path | None = None,
     count: int = 8,
 ) -> Exported:
@@ -100,13 +101,20 @@ def export_moved(
     out.mkdir(exist_ok=True)
     spec = spec.with_temperature(TEMPERATURE)
     write_formats(
-        formats, spec, checkpoint, base, out, dtype=dtype, adapted=False, on_done=lambda _: None
+        formats,
+        spec,
+        checkpoint,
+        base,
+        out,
+        dtype=dtype,
+        quantize=quantize,
+        adapted=False,
+        on_done=lambda _: None,
     )
     corpus = Corpus(load(ingest, "ingest")) if ingest else None
     probes = choose_probes(Encoder(load_tokenizer(base.folder), spec), spec, count, corpus)
-    return Exported(
-        out, checkpoint, base, spec, probes, ask_trained(checkpoint, base, spec, probes)
-    )
+    trained = ask_trained(checkpoint, base, spec, probes, quantize=quantize)
+    return Exported(out, checkpoint, base, spec, probes, trained)
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:

@@ -119,6 +119,7 @@ class Bench:
             self._subject.tune.path,
             self.spec.verbalizer.token_ids,
             dtype=self._dtype,
+            quantize=self._settings.model.quantize,
             device=self._device,
         )
         engine = self._engine(causal_lm, self.spec)

@@ -4,7 +4,8 @@
     label_head.safetensors                           ``rows`` (L, H), and ``bias`` (L,) where the
                                                      LM head has one, if they were trained too:
                                                      they stand for the label rows of the LM head
-    base.json                                        name, revision and digest of the base
+    base.json                                        name and digest of the base; ``quantize``:
+                                                     with ``nf4`` it is to be loaded in 4 bits
     tokenizer files                                  those of the base, with the chat template
 
 Shape letters: L labels, H hidden size.
@@ -27,13 +28,16 @@ __all__ = ["write_adapter"]
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def write_adapter(checkpoint: Path, base: BaseModel, out: Path, *, adapted: bool) -> None:
+def write_adapter(
+    checkpoint: Path, base: BaseModel, out: Path, *, quantize: str, adapted: bool
+) -> None:
     """Copy what was trained, and say which base it belongs on.
 
     Args:
         checkpoint: folder of the tuned checkpoint.
         base: what it was tuned on.
         out: is made.
+        quantize: of the base while it was tuned: ``none`` or ``nf4``.
         adapted: whether ``base`` is itself the result of domain adaptation, and so no model that
             its name would bring.
 
@@ -52,5 +56,10 @@ def write_adapter(checkpoint: Path, base: BaseModel, out: Path, *, adapted: bool
     if (checkpoint / LABEL_HEAD_FILE).is_file():
         shutil.copyfile(checkpoint / LABEL_HEAD_FILE, out / LABEL_HEAD_FILE)
     copy_tokenizer(base.folder, out)
-    facts = {"name": base.name, "digest": base.digest, "adapted": adapted}
+    facts = {
+        "name": base.name,
+        "digest": base.digest,
+        "quantize": quantize,
+        "adapted": adapted,
+    }
     write_atomically(out / "base.json", json.dumps(facts, ensure_ascii=False, indent=1) + "\n")

@@ -109,10 +109,11 @@ def _prompt(tokenizer: Any, document: str, narrative: str | None) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False))
 
 
-def _load(auto: Any, path: Path) -> tuple[Any, list[str]]:
+def _load(auto: Any, path: Path, *, in_4_bits: bool = False) -> tuple[Any, list[str]]:
     """The model of a folder, and what is odd about its weights."""
     import torch
 
+    options = {"quantization_config": _nf4()} if in_4_bits else {}
     model, info = auto.from_pretrained(
         path,
         dtype=torch.float32,
@@ -120,7 +121,12 @@ def _load(auto: Any, path: Path) -> tuple[Any, list[str]]:
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **options,
     )
+    for module in model.modules():
+        # bitsandbytes would pack 4-bit weights anew at the first pass, and round their scales.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     model.eval()
     if torch.cuda.is_available():
         size = sum(param.nbytes for param in model.parameters())
@@ -133,6 +139,18 @@ def _load(auto: Any, path: Path) -> tuple[Any, list[str]]:
         for name in sorted(map(str, info[f"{kind}_keys"]))
     ]
     return model, problems
+
+
+def _nf4() -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
 
 
 def _load_tokenizer(path: Path) -> Any:
@@ -193,7 +211,8 @@ def _read_adapter(path: Path, base: Path, job: Mapping[str, Any]) -> _Reader:
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM as Auto
 
-    model, problems = _load(Auto, base)
+    told = json.loads((path / "base.json").read_text("utf-8"))
+    model, problems = _load(Auto, base, in_4_bits=told.get("quantize") == "nf4")
     PeftModel.from_pretrained(model, path).eval()  # changes the model in place
     head = model.get_output_embeddings()
     rows = {"rows": head.weight, "bias": getattr(head, "bias", None)}

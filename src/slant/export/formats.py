@@ -42,6 +42,7 @@ def write_formats(
     out: Path,
     *,
     dtype: torch.dtype,
+    quantize: str = "none",
     adapted: bool,
     on_done: Callable[[str], None],
 ) -> None:
@@ -54,6 +55,7 @@ def write_formats(
         base: what it was tuned on.
         out: the bundle's folder.
         dtype: of the weights.
+        quantize: of the base while an adapter was tuned: ``none`` or ``nf4``.
         adapted: whether ``base`` is the result of domain adaptation.
         on_done: told the name of each format once it is written.
 
@@ -63,10 +65,11 @@ def write_formats(
     for name in ("causal-lm", "classifier", "adapter", "int8"):
         shutil.rmtree(out / name, ignore_errors=True)
     if "adapter" in formats:
-        write_adapter(checkpoint, base, out / "adapter", adapted=adapted)
+        write_adapter(checkpoint, base, out / "adapter", quantize=quantize, adapted=adapted)
         _carry_prompt(out / "adapter", spec)
         on_done("adapter")
-    merged = load_tuned_merged(base.folder, checkpoint, spec.verbalizer.token_ids, dtype=dtype)
+    label_ids = spec.verbalizer.token_ids
+    merged = load_tuned_merged(base.folder, checkpoint, label_ids, dtype=dtype, quantize=quantize)
     vars(merged.config).pop("auto_map", None)  # of code that the base came with and that is not run
     if "causal-lm" in formats:
         write_causal_lm(merged, spec, base.folder, out / "causal-lm")

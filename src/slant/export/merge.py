@@ -2,8 +2,8 @@
 
 Such an adapter also makes up for the rounding of the base that it saw. Merged onto the base that
 was rounded and made whole again, it is what was trained; merged onto the base as it was, the
-rounding is gone and what made up for it is not. slant evaluates and exports the latter, with the
-weights of the base as its authors published them, and says by how much the two differ.
+rounding is gone and what made up for it is not. slant evaluates and exports the former, and shows
+that it is the same, and how far off the latter would be.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from slant.memory import release_memory
 from slant.model.adapter import attach_adapter
 from slant.model.base import BaseModel, load_causal_lm
 from slant.model.label_head import LabelModel
-from slant.model.tuned import ADAPTER_FOLDER, with_label_rows
+from slant.model.tuned import ADAPTER_FOLDER, load_tuned_adapted, with_label_rows
 from slant.task.spec import TaskSpec
 
 __all__ = ["describe_merge", "merge_sentence"]
@@ -51,12 +51,13 @@ def describe_merge(
         spec: the calibrated contract.
         quantize: of the base while tuning: ``none`` or ``nf4``.
         probes: N pairs; after training on 4 bits a few of them are asked.
-        merged: ``(N, L)``, what is answered to them on the base as it is.
+        merged: ``(N, L)``, what the model answers that is exported.
 
     Returns:
         ``trained_on`` and ``merged_onto``; after training on 4 bits also, under ``differences``,
-        how far the answers on the base as it is, and on the base made whole again, are from those
-        of the adapter beside the 4-bit base. Everything is computed in float32.
+        how far from the answers of the adapter beside the 4-bit base those are that were merged
+        onto the base made whole again, and those of a merge onto the base as it is. Everything is
+        computed in float32.
 
     Raises:
         ModelError: bitsandbytes is missing.
@@ -69,15 +70,18 @@ def describe_merge(
     places = sample_probes(probes)
     own, prompts = encode_as_trained(checkpoint, base, [probes[place] for place in places])
     own = own.with_temperature(spec.temperature)
-    beside, whole = (
-        label_probabilities(_on_4_bits(base, checkpoint, own, whole=whole), own, prompts)
-        for whole in (False, True)
+    beside = label_probabilities(_on_4_bits(base, checkpoint, own), own, prompts)
+    release_memory()
+    plain = load_tuned_adapted(
+        base.folder, checkpoint, own.verbalizer.token_ids, dtype=torch.float32
     )
+    onto_base = label_probabilities(plain, own, prompts)
     return facts | {
+        "merged_onto": "dequantised base",
         "differences": {
-            "merged_onto_base": compare(beside, merged[places], _BOUND),
-            "merged_onto_dequantised_base": compare(beside, whole, _BOUND),
-        }
+            "merged_onto_dequantised_base": compare(beside, merged[places], _BOUND),
+            "merged_onto_base": compare(beside, onto_base, _BOUND),
+        },
     }
 
 
@@ -85,19 +89,19 @@ def merge_sentence(merge: dict[str, Any] | None) -> str:
     """For the reader, what merging did to an adapter trained on 4 bits; else an empty string."""
     if not merge or "differences" not in merge:
         return ""
-    found = merge["differences"]["merged_onto_base"]
+    ours, other = (
+        merge["differences"][name] for name in ("merged_onto_dequantised_base", "merged_onto_base")
+    )
     return (
-        f"merge: the adapter was trained on a base in {merge['trained_on']}; on the base as it is, "
-        f"probabilities differ by {found['mean_difference']:.4f} on the average, at most "
-        f"{found['max_difference']:.4f}, and {found['labels_changed']} of {found['count']} labels"
+        f"merge: the adapter was trained on a base in {merge['trained_on']} and is merged onto "
+        f"what those 4 bits hold: probabilities differ by at most {ours['max_difference']:.4f}; "
+        f"merged onto the base as it is, by {other['mean_difference']:.4f} on the average, at most "
+        f"{other['max_difference']:.4f}, and {other['labels_changed']} of {other['count']} labels"
     )
 
 
-def _on_4_bits(base: BaseModel, checkpoint: Path, spec: TaskSpec, *, whole: bool) -> LabelModel:
-    """The adapter beside the base in 4 bits, or beside what these 4 bits stand for."""
-    release_memory()
+def _on_4_bits(base: BaseModel, checkpoint: Path, spec: TaskSpec) -> LabelModel:
+    """The adapter beside the base in 4 bits."""
     causal_lm: Any = load_causal_lm(base.folder, dtype=torch.float32, quantize="nf4")
-    if whole:
-        causal_lm = causal_lm.dequantize().float()
     adapted = attach_adapter(causal_lm, checkpoint / ADAPTER_FOLDER)
     return with_label_rows(adapted, checkpoint, spec.verbalizer.token_ids).eval()

@@ -111,7 +111,12 @@ def encode_as_trained(
 
 
 def ask_trained(
-    checkpoint: Path, base: BaseModel, spec: TaskSpec, probes: Sequence[Probe]
+    checkpoint: Path,
+    base: BaseModel,
+    spec: TaskSpec,
+    probes: Sequence[Probe],
+    *,
+    quantize: str = "none",
 ) -> Probabilities:
     """``(N, L)``: what the trained checkpoint answers to the probes, in float32.
 
@@ -120,10 +125,15 @@ def ask_trained(
         base: what it was tuned on.
         spec: the calibrated contract; only its temperature is used.
         probes: N pairs.
+        quantize: of the base while it was tuned: ``none`` or ``nf4``.
     """
     own, prompts = encode_as_trained(checkpoint, base, probes)
     model = load_tuned_adapted(
-        base.folder, checkpoint, own.verbalizer.token_ids, dtype=torch.float32
+        base.folder,
+        checkpoint,
+        own.verbalizer.token_ids,
+        dtype=torch.float32,
+        quantize=quantize,
     )
     found = label_probabilities(_on_gpu(model), own.with_temperature(spec.temperature), prompts)
     del model

@@ -100,6 +100,7 @@ def run_export(
             base,
             out,
             dtype=resolve_dtype(settings.model.dtype),
+            quantize=settings.model.quantize,
             adapted=settings.adapt is not None,
             on_done=lambda _: task.advance(),
         )
@@ -136,8 +137,8 @@ def _prove(
     release_memory()  # of what was written; the trained model comes next, then a process
     encoder = Encoder(load_tokenizer(base.folder), spec)
     probes = choose_probes(encoder, spec, settings.export.parity_examples, corpus)
-    trained = ask_trained(checkpoint, base, spec, probes)
     quantize = settings.model.quantize
+    trained = ask_trained(checkpoint, base, spec, probes, quantize=quantize)
     merge = describe_merge(checkpoint, base, spec, quantize=quantize, probes=probes, merged=trained)
     release_memory()
     folders = {str(name): out / name for name in settings.export.formats}

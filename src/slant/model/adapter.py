@@ -14,6 +14,7 @@ from slant.artifacts import digest_file, digest_json
 from slant.disk import write_atomically
 from slant.errors import ModelError
 from slant.model.base import load_causal_lm, quiet_transformers
+from slant.model.quantize import round_to_nf4
 
 if TYPE_CHECKING:
     import torch
@@ -160,15 +161,31 @@ def digest_adapter(folder: Path) -> str:
 
 
 def load_adapted(
-    base: Path, adapter: Path, *, dtype: torch.dtype, device: str = "cpu"
+    base: Path,
+    adapter: Path,
+    *,
+    dtype: torch.dtype,
+    quantize: str = "none",
+    device: str = "cpu",
 ) -> PeftModel:
     """Base and adapter side by side, as they were trained, in evaluation mode.
 
+    Args:
+        base: folder of the base model.
+        adapter: folder of the adapter.
+        dtype: of the base's weights.
+        quantize: of the base while the adapter was trained: ``none``, or ``nf4``: the base's
+            weights become those that 4 bits hold of them.
+        device: as for ``load_causal_lm``.
+
     Raises:
-        ModelError: one of the folders cannot be loaded, or they do not belong together.
+        ModelError: one of the folders cannot be loaded, they do not belong together, or
+            bitsandbytes is missing.
     """
     check_adapter_folder(adapter)  # before the base is loaded for nothing
     model = load_causal_lm(base, dtype=dtype, device=device)
+    if quantize == "nf4":
+        round_to_nf4(model)
     return _put_on(model, adapter, trainable=False).eval()
 
 
@@ -225,9 +242,14 @@ def _weight_names(adapted: PeftModel) -> set[str]:
 
 
 def load_merged(
-    base: Path, adapter: Path, *, dtype: torch.dtype, device: str = "cpu"
+    base: Path,
+    adapter: Path,
+    *,
+    dtype: torch.dtype,
+    quantize: str = "none",
+    device: str = "cpu",
 ) -> PreTrainedModel:
-    """The base with the adapter's update added to its weights.
+    """The base with the adapter's update added to its weights; arguments as of ``load_adapted``.
 
     The sum is taken in float32 and rounded to ``dtype`` once. What is evaluated and what is
     exported both come from here, so they are the same weights.
@@ -237,7 +259,8 @@ def load_merged(
     """
     import torch
 
-    merged: PreTrainedModel = load_adapted(base, adapter, dtype=torch.float32).merge_and_unload()
+    adapted = load_adapted(base, adapter, dtype=torch.float32, quantize=quantize)
+    merged: PreTrainedModel = adapted.merge_and_unload()
     # As a loaded model comes. PEFT froze it, and PyTorch multiplies a sliced hidden state with a
     # frozen head by copying the whole head: generating took five times as long.
     merged.requires_grad_(True)

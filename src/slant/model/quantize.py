@@ -15,7 +15,7 @@ Shape letters: M tokens, K inputs, N outputs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from slant.task.spec import QUANTIZE
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Int8Linear", "quantize_layers"]
+__all__ = ["Int8Linear", "quantize_layers", "round_to_nf4"]
 
 _LARGEST = 127
 # Their input is the result of a norm or of a product of elements, which compiled code rounds on the
@@ -124,7 +124,7 @@ def quantize_layers(model: PreTrainedModel, scheme: str) -> None:
             hint=f"Choose one of {', '.join(QUANTIZE)}.",
         )
     decoder = model.get_decoder()
-    names = [name for name, part in decoder.named_modules() if isinstance(part, nn.Linear)]
+    names = _linear_names(decoder)
     if not names:
         raise ModelError(
             f"{type(model).__name__}: has no linear layers to quantise",
@@ -157,7 +157,30 @@ def _check_int8(device: torch.device, weights: Iterable[Tensor]) -> None:
         )
 
 
-def _nf4_linear(linear: nn.Linear) -> nn.Module:
+@torch.no_grad()
+def round_to_nf4(model: PreTrainedModel) -> None:
+    """Give the decoder's linear layers the weights that 4 bits hold of them, in place.
+
+    They are then what an adapter was trained beside where ``model.quantize`` is ``nf4`` (QLoRA), in
+    the dtype that they have now: base and adapter can be added.
+
+    Raises:
+        ModelError: bitsandbytes is not installed.
+    """
+    bnb, decoder = _bitsandbytes(), model.get_decoder()
+    for name in _linear_names(decoder):
+        weight = cast("nn.Linear", decoder.get_submodule(name)).weight
+        packed, state = bnb.functional.quantize_4bit(
+            weight.detach().contiguous(), compress_statistics=True, quant_type="nf4"
+        )
+        weight.copy_(bnb.functional.dequantize_4bit(packed, state))
+
+
+def _linear_names(decoder: nn.Module) -> list[str]:
+    return [name for name, part in decoder.named_modules() if isinstance(part, nn.Linear)]
+
+
+def _bitsandbytes() -> Any:
     try:
         with quiet_transformers():
             import bitsandbytes as bnb
@@ -166,6 +189,11 @@ def _nf4_linear(linear: nn.Linear) -> nn.Module:
             "quantize: nf4 needs bitsandbytes, which is not installed",
             hint="pip install 'slant[nf4]'",
         ) from error
+    return bnb
+
+
+def _nf4_linear(linear: nn.Linear) -> nn.Module:
+    bnb = _bitsandbytes()
     weight = linear.weight.detach()
     rounded = bnb.nn.Linear4bit(
         linear.in_features,

@@ -72,6 +72,7 @@ def load_tuned_adapted(
     label_ids: Sequence[int],
     *,
     dtype: torch.dtype,
+    quantize: str = "none",
     device: str = "cpu",
 ) -> LabelModel:
     """The tuned model as it was trained, in evaluation mode.
@@ -83,6 +84,7 @@ def load_tuned_adapted(
         checkpoint: folder of the tuned checkpoint.
         label_ids: ``(L,)`` token ids of the label words, in label order.
         dtype: of the weights; an adapter and label rows stay float32.
+        quantize: of the base while an adapter was tuned, as for ``load_adapted``.
         device: as for ``load_causal_lm``.
 
     Raises:
@@ -92,7 +94,9 @@ def load_tuned_adapted(
     if _is_whole(checkpoint):
         causal_lm = load_causal_lm(checkpoint / MODEL_FOLDER, dtype=dtype, device=device)
     else:
-        causal_lm = load_adapted(base, checkpoint / ADAPTER_FOLDER, dtype=dtype, device=device)
+        causal_lm = load_adapted(
+            base, checkpoint / ADAPTER_FOLDER, dtype=dtype, quantize=quantize, device=device
+        )
     return with_label_rows(causal_lm, checkpoint, label_ids).to(device).eval()
 
 
@@ -125,6 +129,7 @@ def load_tuned_merged(
     label_ids: Sequence[int],
     *,
     dtype: torch.dtype,
+    quantize: str = "none",
     device: str = "cpu",
 ) -> PreTrainedModel:
     """The tuned model as a plain causal language model, in evaluation mode.
@@ -138,6 +143,7 @@ def load_tuned_merged(
         checkpoint: folder of the tuned checkpoint.
         label_ids: ``(L,)`` token ids of the label words, in label order.
         dtype: of the weights.
+        quantize: of the base while an adapter was tuned, as for ``load_adapted``.
         device: as for ``load_causal_lm``.
 
     Raises:
@@ -146,7 +152,9 @@ def load_tuned_merged(
     if _is_whole(checkpoint):
         merged = load_causal_lm(checkpoint / MODEL_FOLDER, dtype=dtype, device=device)
     else:
-        merged = load_merged(base, checkpoint / ADAPTER_FOLDER, dtype=dtype, device=device)
+        merged = load_merged(
+            base, checkpoint / ADAPTER_FOLDER, dtype=dtype, quantize=quantize, device=device
+        )
     trained = _load_label_head(checkpoint / LABEL_HEAD_FILE, merged, len(label_ids))
     if trained:
         _untie(merged)

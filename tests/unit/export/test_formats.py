@@ -306,7 +306,7 @@ def test_int8_without_its_library_says_what_to_install(
 def test_a_checkpoint_of_a_whole_model_has_no_adapter_to_export(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     with pytest.raises(ModelError, match="holds the whole model and no adapter") as caught:
-        write_adapter(tmp_path, base, tmp_path / "adapter", adapted=False)
+        write_adapter(tmp_path, base, tmp_path / "adapter", quantize="none", adapted=False)
     assert "export.formats" in caught.value.hint
 
 
@@ -314,9 +314,14 @@ def test_an_adapter_names_its_base_by_digest_and_no_path(tmp_path: Path) -> None
     base = save_base(tmp_path / "base")
     spec = make_spec(base)
     checkpoint = moved_checkpoint(tmp_path / "tune", base, spec)
-    write_adapter(checkpoint, base, tmp_path / "adapter", adapted=True)
+    write_adapter(checkpoint, base, tmp_path / "adapter", quantize="none", adapted=True)
     named = json.loads((tmp_path / "adapter" / "base.json").read_text("utf-8"))
-    assert named == {"name": "tiny/mistral", "digest": base.digest, "adapted": True}
+    assert named == {
+        "name": "tiny/mistral",
+        "digest": base.digest,
+        "quantize": "none",
+        "adapted": True,
+    }
     for path in (tmp_path / "adapter").glob("*.json"):
         assert str(tmp_path) not in path.read_text("utf-8")
     for name in ("adapter_config.json", "adapter_model.safetensors"):

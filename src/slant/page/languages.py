@@ -22,5 +22,9 @@ _LANGUAGES = {
 
 
 def language(code: str) -> str:
-    """The English name of a BCP 47 code, or the code."""
-    return _LANGUAGES.get(code.split("-", maxsplit=1)[0].lower(), code)
+    """The English name of a BCP 47 code, with what stands behind its first part; or the code."""
+    first, _, rest = code.partition("-")
+    name = _LANGUAGES.get(first.lower())
+    if name is None:
+        return code
+    return f"{name} ({rest})" if rest else name

@@ -116,6 +116,7 @@ def score_files(
         result = Result(target, scorer, asked, stack)
         rejected = Rejected(target, stack, with_narrative=result.with_narrative)
         meter = stack.enter_context(metered(progress, found))
+        num_unknown = 0
         for outcome in run.outcomes(scorer):
             if isinstance(outcome, Refused):
                 rejected.write(outcome)
@@ -123,12 +124,18 @@ def score_files(
                     meter.advance(outcome.num_bytes)
                 continue
             prediction, pair = outcome
+            num_unknown += prediction.decision is not None and pair.lang is None
             result.write(prediction, pair.narrative)
             if pair.ends_document:
                 meter.advance(pair.num_bytes)
         if not result.num_rows:
             raise run.error or _nothing_scored(found, rejected)
         rejected.remove_earlier()
+    if num_unknown and not scorer.has_threshold(None):
+        progress.say(
+            f"{num_unknown} answers are for review because their documents tell no language: name "
+            "it, in a column lang or for all of them"
+        )
     return FileOutcome(result.num_rows, rejected.count, rejected.path, rejected.first_reason)
 
 

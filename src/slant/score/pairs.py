@@ -38,12 +38,14 @@ class Asked:
     Attributes:
         place: where its document is from.
         narrative: None: overall sentiment.
+        lang: of its document; None: not known.
         num_bytes: of the document's row.
         ends_document: no other pair of the document follows.
     """
 
     place: Place
     narrative: Narrative | None
+    lang: str | None
     num_bytes: int
     ends_document: bool
 
@@ -134,7 +136,7 @@ class Run:
         narratives = self._narratives_of(_text(values.get("narrative")))
         for narrative in narratives:
             is_last = narrative is narratives[-1]
-            self._waiting.append(Asked(place, narrative, len(row.raw), is_last))
+            self._waiting.append(Asked(place, narrative, lang, len(row.raw), is_last))
             yield Pair(
                 text=str(text),
                 narrative=narrative.text if narrative else None,

@@ -21,6 +21,7 @@ from slant.score.decision import decide, probabilities
 from slant.score.engine import Engine
 from slant.score.pooling import Block, ask_block, encode_blocks
 from slant.task.encode import Encoder
+from slant.task.languages import of_language
 from slant.task.spec import TaskSpec
 
 __all__ = ["Refusal", "Scorer"]
@@ -137,6 +138,10 @@ class Scorer:
     def fingerprint(self) -> str:
         """Of contract and weights; predictions carry it."""
         return self._spec.fingerprint
+
+    def has_threshold(self, lang: str | None) -> bool:
+        """Whether an answer about a document in this language may be accepted; None: not known."""
+        return of_language(self._thresholds, lang) is not None
 
     def predict(
         self,

@@ -77,6 +77,34 @@ def rejected(path: Path) -> list[dict[str, Any]]:
     return read(path.with_name(path.name + ".rejected.jsonl"))
 
 
+# --- decisions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "lang", "num"),
+    [({"en": 0.0}, None, 2), ({"en": 0.0}, "ru", 0), ({"*": 0.0}, None, 0), ({}, None, 0)],
+)
+def test_it_is_told_why_documents_without_a_language_are_all_for_review(
+    scorer: Scorer, tmp_path: Path, thresholds: dict[str, float], lang: str | None, num: int
+) -> None:
+    bundle = tmp_path / "bundle"
+    save_tiny_model(bundle / "causal-lm")
+    spec = tiny_spec(load_tokenizer(bundle / "causal-lm"), token_limit=120)
+    spec.with_thresholds(thresholds).save(bundle)
+    decided = Scorer.load(bundle, dtype="float32", device="cpu", verify=False)
+    rows = [{"text": "a"}, {"text": "b", "lang": "en"}, {"text": "c"}]
+    progress = Telling()
+    score_files(
+        decided,
+        jsonl(tmp_path / "in.jsonl", rows),
+        tmp_path / "out.jsonl",
+        columns=Columns(default_lang=lang),
+        progress=progress,
+    )
+    told = [said for said in progress.said if "tell no language" in said]
+    assert [said.split()[0] for said in told] == ([str(num)] if num else [])
+
+
 # --- narratives ----------------------------------------------------------------------------------
 
 

@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 # torch first, by itself: with it in place no other package asks for another build.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
+# A process for each core, a file of tests in one of them; their small products gain nothing by threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup demo test check interop mlflow vllm format clean
@@ -48,17 +51,17 @@ mlflow: setup
 # Likewise: it wants an older transformers.
 vllm: setup
 	PYTHON=$(PYTHON) sh benchmarks/peers/setup_vllm.sh .venv-vllm
-	SLANT_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest tests/server/test_scoring_through_vllm.py tests/server/test_endpoint_through_vllm.py
+	SLANT_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest tests/server/*_through_vllm.py
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -47,6 +47,7 @@ class CountingProxy:
         self.before: Callable[[Request], object] = lambda request: None
         self.refuses: Callable[[Request], bool] = lambda request: False  # as S3 refuses access
         self._under_way: set[object] = set()
+        self._age = 0
         self._target = urlsplit(target).netloc
         self._server = ThreadingHTTPServer((_HOST, 0), self._handler())
         self._server.daemon_threads = True
@@ -62,6 +63,13 @@ class CountingProxy:
         """The parts that were sent, in order."""
         return [request.part for request in self.requests if request.part]
 
+    def cut(self) -> None:
+        """Pass on nothing more of what comes over the connections that are open now.
+
+        What a program had sent before it was killed may still be on its way.
+        """
+        self._age += 1
+
     def settle(self) -> None:
         """Wait until everything that came in is answered, also what nobody waits for any more."""
         while self._under_way:
@@ -72,6 +80,10 @@ class CountingProxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                self._age = proxy._age
 
             def _pass_on(self) -> None:
                 proxy._under_way.add(self)
@@ -97,7 +109,7 @@ class CountingProxy:
                     self.end_headers()
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length)
-                if len(body) < length:  # whoever asked is gone
+                if len(body) < length or self._age != proxy._age:  # whoever asked is gone
                     self.close_connection = True
                     return
                 proxy.before(request)

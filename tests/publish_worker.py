@@ -1,4 +1,7 @@
-"""Publishes to S3 in parts of a size: ``python publish_worker.py BUNDLE TO PART_BYTES``."""
+"""Publishes to S3 in parts of a size.
+
+python publish_worker.py BUNDLE TO PART_BYTES [ALIAS…]
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from slant.publish.release import Release
 from slant.publish.s3_store import S3Store
 
 if __name__ == "__main__":
-    bundle, to, part_bytes = sys.argv[1:]
+    bundle, to, part_bytes, *aliases = sys.argv[1:]
     publish_to_store(
         Release.of(bundle),
         to,
         dry_run=False,
-        aliases=(),
+        aliases=aliases,
         progress=SilentProgress(),
         store=S3Store(to, part_bytes=int(part_bytes)),
     )

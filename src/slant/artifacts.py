@@ -23,10 +23,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from slant.disk import TEMPORARY, exclusive, storage_errors, sync_folder, write_atomically
+from slant.disk import TEMPORARY, exclusive, reading, storage_errors, sync_folder, write_atomically
 from slant.errors import ArtifactError
 
 __all__ = [
+    "BUILDING",
+    "LOCK",
     "SCRATCH",
     "Artifact",
     "Builder",
@@ -35,18 +37,19 @@ __all__ = [
     "digest_file",
     "digest_json",
     "find",
+    "is_file_name",
     "load",
     "parse_manifest",
-    "receive",
 ]
 
 SCRATCH = "scratch"
 """Folder of what only an interrupted build needs; never part of an artifact."""
+BUILDING = "building.json"
+"""Name of the file that says what a folder is becoming."""
+LOCK = ".lock"
+"""Name of the file that is locked by whoever fills a folder."""
 _MANIFEST = "manifest.json"
-_BUILDING = "building.json"
-_LOCK = ".lock"
 _SCHEMA = "slant.manifest/1"
-_RECEIVED = "received:"
 _PACKAGES = ("slant", "torch", "transformers", "peft", "numpy", "pyarrow", "tokenizers")
 
 
@@ -117,16 +120,29 @@ class Artifact:
             names: of files that the manifest lists; None: all of them.
         """
         for name in self.manifest["files"] if names is None else names:
-            entry, path = self.manifest["files"][name], self.path / name
-            if not path.resolve().is_relative_to(self.path.resolve()):
-                raise ArtifactError(f"{self.path}/{_MANIFEST}: {name!r} lies outside the folder")
-            if not path.is_file():
-                raise ArtifactError(f"{path}: is missing")
-            if path.stat().st_size != entry["bytes"] or digest_file(path) != entry["sha256"]:
-                raise ArtifactError(
-                    f"{path}: is damaged (its sha256 is not the manifest's)",
-                    hint="Delete the folder and run the stage again.",
-                )
+            with reading(self.path / name):
+                self._verify_file(name)
+
+    def _verify_file(self, name: str) -> None:
+        entry, path = self.manifest["files"][name], self.path / name
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise ArtifactError(f"{self.path}/{_MANIFEST}: {name!r} lies outside the folder")
+        if not path.is_file():
+            raise ArtifactError(f"{path}: is missing", hint=self._repair)
+        if path.stat().st_size != entry["bytes"] or digest_file(path) != entry["sha256"]:
+            raise ArtifactError(
+                f"{path}: is damaged (its sha256 is not the manifest's)", hint=self._repair
+            )
+
+    @property
+    def _repair(self) -> str:
+        """What to do where a file is not what it was."""
+        if self.manifest["kind"] == "export":
+            return (
+                "If the bundle was pulled, `slant pull` into the same folder fetches the file "
+                "again; otherwise delete the folder and export it again."
+            )
+        return "Delete the folder and run the stage again."
 
 
 class Builder:
@@ -147,16 +163,17 @@ def build(path: Path, recipe: Recipe) -> Iterator[Builder]:
     """Fill ``path`` and, if the block ends without an error, seal it with a manifest.
 
     What an interrupted build of the same recipe left in ``path`` is still there; anything else is
-    removed first. Two processes never fill the same folder: the second is refused.
+    removed first, but for a finished artifact of another kind. Two processes never fill the same
+    folder: the second is refused.
 
     Raises:
         StorageError: no space left or no permission.
-        ArtifactError: another process is at work in the folder.
+        ArtifactError: another process is at work in the folder, or it holds something else.
     """
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        with exclusive(path / _LOCK):
-            _prepare(path, recipe.key)
+        with exclusive(path / LOCK):
+            _prepare(path, recipe.kind, recipe.key)
             builder = Builder(path)
             builder.scratch.mkdir(exist_ok=True)
             yield builder
@@ -173,53 +190,27 @@ def build(path: Path, recipe: Recipe) -> Iterator[Builder]:
                 "files": _list_files(path),
             }
             write_atomically(path / _MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1))
-            (path / _BUILDING).unlink()
+            (path / BUILDING).unlink()
             shutil.rmtree(builder.scratch)
             # While the lock is held: removed later, it could be the lock of the next process.
-            (path / _LOCK).unlink(missing_ok=True)
+            (path / LOCK).unlink(missing_ok=True)
 
 
-@contextmanager
-def receive(path: Path, manifest: bytes) -> Iterator[None]:
-    """Fill ``path`` with the files of an artifact that lies elsewhere, then seal it.
-
-    The block writes the files, on the disk by its end; the manifest follows as it is. What an
-    interrupted or damaged copy of the same artifact left in ``path`` is still there; another copy
-    is removed first.
-
-    Raises:
-        StorageError: no space left or no permission.
-        ArtifactError: another process is at work in the folder, or it holds something else.
-    """
-    content = json.loads(manifest)
-    with storage_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-        with exclusive(path / _LOCK):
-            key = _RECEIVED + hashlib.sha256(manifest).hexdigest()
-            sealed, building = path / _MANIFEST, str(_read_json(path / _BUILDING).get("key", ""))
-            kind = _read_json(sealed).get("kind", content["kind"])
-            if kind != content["kind"] or not building.startswith(_RECEIVED[: len(building)]):
-                raise ArtifactError(f"{path}: holds another artifact", hint="Name an empty folder.")
-            if sealed.is_file() and sealed.read_bytes() == manifest:
-                write_atomically(path / _BUILDING, json.dumps({"key": key}))
-                sealed.unlink()
-            _prepare(path, key)
-            yield
-            write_atomically(sealed, manifest)
-            (path / _BUILDING).unlink()
-            (path / _LOCK).unlink(missing_ok=True)
-
-
-def _prepare(path: Path, key: str) -> None:
-    building = _read_json(path / _BUILDING)
+def _prepare(path: Path, kind: str, key: str) -> None:
+    building = _read_json(path / BUILDING)
     sealed = (path / _MANIFEST).exists()
+    found = _read_json(path / _MANIFEST).get("kind", kind)
+    if found != kind:
+        raise ArtifactError(
+            f"{path}: holds another artifact, of the kind {found}", hint="Name an empty folder."
+        )
     if building.get("key") == key and not sealed:
         # What write_atomically had not finished when the process was killed.
         for leftover in path.rglob(f"*{TEMPORARY}"):
             if leftover.is_file():
                 leftover.unlink()
         return
-    leftovers = {_LOCK, _BUILDING + TEMPORARY}
+    leftovers = {LOCK, BUILDING + TEMPORARY}
     names = {child.name for child in path.iterdir()} - leftovers
     ours = "key" in building or _read_json(path / _MANIFEST).get("schema") == _SCHEMA
     if names and not ours:
@@ -229,17 +220,17 @@ def _prepare(path: Path, key: str) -> None:
         )
     # In this order, so that a folder that is half cleared when the process is killed is neither
     # complete, nor to be continued, nor a stranger's.
-    write_atomically(path / _BUILDING, json.dumps({"key": ""}))
+    write_atomically(path / BUILDING, json.dumps({"key": ""}))
     (path / _MANIFEST).unlink(missing_ok=True)
     sync_folder(path)
     for child in path.iterdir():
-        if child.name in (_LOCK, _BUILDING):
+        if child.name in (LOCK, BUILDING):
             continue
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:
             child.unlink()
-    write_atomically(path / _BUILDING, json.dumps({"key": key}))
+    write_atomically(path / BUILDING, json.dumps({"key": key}))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -260,7 +251,7 @@ def _list_files(path: Path) -> dict[str, dict[str, Any]]:
             continue
         if file.is_dir():
             sync_folder(file)
-        elif file.is_file() and name not in (_MANIFEST, _BUILDING, _LOCK):
+        elif file.is_file() and name not in (_MANIFEST, BUILDING, LOCK):
             with file.open("rb") as content:
                 os.fsync(content.fileno())
             files[name] = {"bytes": file.stat().st_size, "sha256": digest_file(file)}
@@ -294,7 +285,7 @@ def load(path: Path, kind: str) -> Artifact:
     try:
         content = (path / _MANIFEST).read_bytes()
     except FileNotFoundError:
-        state = "was not finished" if (path / _BUILDING).exists() else "is not there"
+        state = "was not finished" if (path / BUILDING).exists() else "is not there"
         raise ArtifactError(
             f"{path}: the {kind} artifact {state}", hint=f"Run `slant {kind}` first."
         ) from None
@@ -317,7 +308,7 @@ def parse_manifest(content: bytes, place: str, kind: str) -> Mapping[str, Any]:
     """
     try:
         manifest = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{place}: cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
         raise ArtifactError(f"{place}: is not a manifest of this version ({_SCHEMA})")
@@ -334,11 +325,25 @@ def _check_shape(path: str, manifest: Mapping[str, Any]) -> None:
         if not isinstance(manifest.get(name), kind):
             raise ArtifactError(f"{path}: is damaged ({name!r} is missing or of another type)")
     for name, entry in manifest["files"].items():
-        ways = PurePosixPath(name), PureWindowsPath(name)
-        if not name or any(way.anchor or ".." in way.parts for way in ways):
-            raise ArtifactError(f"{path}: {name!r} lies outside the folder")
+        if not is_file_name(name):
+            raise ArtifactError(
+                f"{path}: {name!r} lies outside the folder, or is no name of a file"
+            )
         if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
             raise ArtifactError(f"{path}: is damaged (the entry of {name!r})")
+
+
+def is_file_name(name: object) -> bool:
+    """Whether a manifest may list a file under this name: one inside the folder, as it is spelt."""
+    if not isinstance(name, str) or "\0" in name or name in ("", "."):
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    ways = PurePosixPath(name), PureWindowsPath(name)
+    is_inside = not any(way.anchor or ".." in way.parts for way in ways)
+    return is_inside and PurePosixPath(name).as_posix() == name
 
 
 def digest_file(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slant.errors import ArtifactError, SlantError, StorageError
 
-__all__ = ["TEMPORARY", "exclusive", "storage_errors", "sync_folder", "write_atomically"]
+__all__ = ["TEMPORARY", "exclusive", "reading", "storage_errors", "sync_folder", "write_atomically"]
 
 TEMPORARY = ".tmp"
 """Ending of a file that is being written."""
@@ -95,6 +95,17 @@ def exclusive(lock: Path) -> Iterator[None]:
             f"{lock.parent}: another process is at work here",
             hint="Wait for it to end, or give this project another `work` folder.",
         ) from None
+
+
+@contextmanager
+def reading(path: Path, kind: type[SlantError] = ArtifactError) -> Iterator[None]:
+    """Turn an error of the file system into one of ``kind``: ``path`` cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        hint = _HINTS.get(error.errno or 0, "")
+        raise kind(f"{path}: cannot be read: {reason}", hint=hint) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -9,14 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from slant.artifacts import Artifact, Recipe, digest_file, find, load
+from slant.artifacts import Artifact, Recipe, find, load
 from slant.config.load import dump_settings, expand_variables
 from slant.config.settings import ProjectSettings
 from slant.disk import storage_errors, write_atomically
-from slant.errors import ArtifactError, GateError, SlantError, UsageError
+from slant.errors import ArtifactError, GateError, InputError, SlantError, UsageError
 from slant.labels import LabelSet
 from slant.memory import release_memory
+from slant.patience import at_most
 from slant.progress import Progress
+from slant.publish.address import is_address
 from slant.train.environment import in_world, rank
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ __all__ = ["STAGES", "Pipeline", "StageResult"]
 
 STAGES = ("ingest", "shard", "adapt", "tune", "evaluate", "export")
 _TRAINED = ("adapt", "tune")
+_IDLE_PATIENCE_S = 10.0
+"""How long is waited to hear whether a bundle that was published is still there."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Pipeline:
         self._start = start
         self._progress = progress
         self._work = start / settings.work
+        self._to = expand_variables(settings.export.to)
         self._artifacts: dict[str, Artifact] = {}
         self._check_bundle_folder()
 
@@ -90,7 +96,7 @@ class Pipeline:
         """Where the artifact of a stage lies."""
         if stage != "export":
             return self._work / stage
-        return self._work / expand_variables(self._settings.export.folder)
+        return self._work / ("bundle" if is_address(self._to) else self._to)
 
     def run(self) -> list[StageResult]:
         """Run every stage whose inputs changed.
@@ -203,10 +209,10 @@ class Pipeline:
 
     def _check_target(self) -> None:
         """Before hours of training: whether its protocol is known and its library installed."""
-        if self._settings.export.publishes:
+        if is_address(self._to):
             from slant.publish.publish import check_target
 
-            check_target(expand_variables(self._settings.export.to))
+            check_target(self._to)
 
     def _publish(self, bundle: Artifact) -> Published | None:
         """Send the bundle to ``export.to``, if it is not there; None if there is nothing to do.
@@ -214,17 +220,27 @@ class Pipeline:
         A version that this project has published is not published again: somebody may have made an
         older one the latest since then, and meant it.
         """
-        if not self._settings.export.publishes:
+        if not is_address(self._to):
             return None
-        from slant.publish.publish import publish_bundle
+        from slant.publish.publish import is_published, publish_bundle
 
-        to = expand_variables(self._settings.export.to)
-        done = {"to": to, "manifest_sha256": digest_file(bundle.path / "manifest.json")}
+        manifest = (bundle.path / "manifest.json").read_bytes()
+        # Digests: a variable in the address may hold what nobody else should read.
+        parts = {"address": self._to.encode(), "manifest": manifest}
+        done = {f"{name}_sha256": hashlib.sha256(part).hexdigest() for name, part in parts.items()}
         note, content = self._work / "published.json", json.dumps(done, indent=1) + "\n"
-        was_sent = note.is_file() and note.read_bytes() == content.encode()
-        if was_sent and publish_bundle(bundle.path, to, dry_run=True).was_there:
-            return None
-        published = publish_bundle(bundle.path, to, progress=self._progress)
+        if note.is_file() and note.read_bytes() == content.encode():
+            try:
+                with at_most(_IDLE_PATIENCE_S):
+                    if is_published(bundle.path, self._to):
+                        return None
+            except InputError as error:
+                self._progress.say(
+                    f"export: whether the bundle is still where it was published is not known: "
+                    f"{error.message}"
+                )
+                return None
+        published = publish_bundle(bundle.path, self._to, progress=self._progress)
         write_atomically(note, content)
         return published
 

@@ -1,27 +1,25 @@
 """Files at any address: paths of this machine, and the URLs that fsspec knows (``s3://`` …).
 
-Reading and writing over a network goes on after a failure: what was asked for is asked for again,
-with growing pauses, until it answers or the patience (``patience_s``) is over. Credentials come
+Reading and writing over a network goes on after a failure; see ``slant.patience``. Credentials come
 from the environment or the instance; a URL that holds some is refused.
 """
 
 from __future__ import annotations
 
-import errno
 import glob
 import io
 import re
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, BinaryIO, TypeVar, final
+from typing import Any, BinaryIO, final
 from urllib.parse import urlsplit
 
-from slant.errors import InputError, SlantError, StorageError, UsageError
+from slant.errors import InputError, StorageError, UsageError
+from slant.patience import PATIENCE_S, patiently
 
 __all__ = [
     "BLOCK_BYTES",
     "PATIENCE_S",
+    "check_bucket",
     "check_url",
     "file_system",
     "is_url",
@@ -37,24 +35,17 @@ __all__ = [
     "write_url",
 ]
 
-PATIENCE_S = 120.0
-"""How long a network file system may stay away before work is given up."""
 BLOCK_BYTES = 8 << 20
 """How much of a file is asked for at once."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 10.0
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure"}
 _EXTRAS |= {"abfs": "azure", "abfss": "azure"}
+_BUCKETS = tuple(f"{protocol}://" for protocol in _EXTRAS)
 _SIGNATURE = re.compile(
     r"[?&](sig|sv|token|access_token|[a-z]*AccessKeyId|X-(Amz|Goog)-[a-z]+)=", re.IGNORECASE
 )
 _CHECKSUM_KEYS = ("etag", "md5hash", "content_md5", "blob_id", "last_commit")
 _TIME_KEYS = ("lastmodified", "last_modified", "updated", "mtime", "created")
-# Errors of a request that would fail again however often it is sent.
-_LASTING_ERRORS = {errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOSPC}
-_LASTING_ERRORS |= {errno.ENOSYS}  # a store that speaks S3, but not all of it
-
-_Result = TypeVar("_Result")
 
 
 def is_url(location: str) -> bool:
@@ -91,6 +82,30 @@ def check_url(url: str) -> None:
             f"{protocol}://{parts.netloc}/…: the URL holds a signature",
             hint="Give the plain address, and credentials in the environment.",
         )
+
+
+def check_bucket(url: str) -> None:
+    """Refuse a URL in a bucket that is not there; no request for a file could tell.
+
+    Raises:
+        UsageError: as ``list_urls``.
+        StorageError: there is no such bucket.
+        InputError: the storage does not answer.
+    """
+    if not url.startswith(_BUCKETS):
+        return
+    fs, path = file_system(url)
+    bucket = path.partition("/")[0]
+    try:
+        patiently(lambda: fs.info(bucket), url)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise StorageError(
+                f"{url}: there is no such file or bucket", hint=f"Make the bucket {bucket} first."
+            ) from error
+        # Who may write need not have the right to ask.
+        if not isinstance(error.__cause__, PermissionError):
+            raise
 
 
 def join_url(folder: str, name: str) -> str:
@@ -333,67 +348,3 @@ def file_system(url: str) -> tuple[Any, str]:
             hint="Known are s3://, gs://, abfs://, hf:// and the others of fsspec.",
         ) from error
     return fs, str(path)
-
-
-def patiently(
-    ask: Callable[[], _Result],
-    url: str,
-    patience_s: float = PATIENCE_S,
-    *,
-    writes: bool = False,
-) -> _Result:
-    """What ``ask`` returns; asked again while the storage is away.
-
-    Args:
-        ask: A request to the storage that may be sent more than once.
-        url: What it is about, for errors.
-        patience_s: How long the storage may stay away, in seconds.
-        writes: Whether it writes.
-
-    Raises:
-        UsageError: the storage cannot do this.
-        InputError, or StorageError if it ``writes``: no answer, or a refusal.
-    """
-    started, pause_s = time.monotonic(), _FIRST_PAUSE_S
-    kind = StorageError if writes else InputError
-    while True:
-        try:
-            return ask()
-        # Every library has exceptions of its own for a server that is away; few are OSErrors.
-        except Exception as error:
-            lasting = _lasting_error(error, url, kind)
-            if lasting is not None:
-                raise lasting from error
-            if time.monotonic() - started + pause_s > patience_s:
-                raise kind(
-                    f"{url}: no answer for {patience_s:g} s: {type(error).__name__}: {error}",
-                    hint="Check the network and the address, then run the same command again: it "
-                    "goes on from here.",
-                ) from error
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-
-def _lasting_error(error: Exception, url: str, kind: type[SlantError]) -> SlantError | None:
-    """What to raise for an error that will not pass by waiting; None if it may."""
-    if isinstance(error, FileNotFoundError):
-        return kind(f"{url}: there is no such file or bucket")
-    if isinstance(error, PermissionError):
-        return kind(
-            f"{url}: access is refused ({error})",
-            hint="Check the credentials in the environment, and the rights they give.",
-        )
-    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
-        return kind(
-            f"{url}: no credentials were found",
-            hint="Set them in the environment, e.g. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-        )
-    if isinstance(error, NotImplementedError):
-        return UsageError(f"{url}: this kind of storage cannot do what is asked of it")
-    # Subclasses of ValueError tell of a garbled answer; the class itself, of a request.
-    is_mistake = type(error) is ValueError or type(error).__name__ == "ParamValidationError"
-    if is_mistake or getattr(error, "errno", None) in _LASTING_ERRORS:
-        return kind(f"{url}: cannot be used: {error}")
-    if isinstance(error, TypeError | AttributeError):
-        raise error  # a mistake of a program, not of the network
-    return None

@@ -48,35 +48,40 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     return write_release(tmp_path_factory.mktemp("a") / "bundle", weights_bytes=WEIGHTS_BYTES)
 
 
-def start(release: Release, to: str, proxy: CountingProxy) -> subprocess.Popen[bytes]:
+def start(
+    release: Release, to: str, proxy: CountingProxy, *aliases: str
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, WORKER, release.folder, to, str(PART_BYTES)],
+        [sys.executable, WORKER, release.folder, to, str(PART_BYTES), *aliases],
         env={**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint},
         stderr=subprocess.PIPE,
     )
 
 
-def run(release: Release, to: str, proxy: CountingProxy) -> None:
-    process = start(release, to, proxy)
+def run(release: Release, to: str, proxy: CountingProxy, *aliases: str) -> None:
+    process = start(release, to, proxy, *aliases)
     _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors.decode()
 
 
 def kill_at(
-    release: Release, to: str, proxy: CountingProxy, moment: tuple[str, ...], count: int = 1
+    release: Release, to: str, proxy: CountingProxy, *moment: str, is_lost: bool = False
 ) -> None:
-    """Run the worker and kill it when the n-th request comes in that has these words."""
-    started, seen = threading.Event(), 0
+    """Run the worker and kill it when a request comes in that has these words.
+
+    That request itself ``is_lost``, or is passed on all the same; what follows it is lost.
+    """
+    started = threading.Event()
     process: subprocess.Popen[bytes] | None = None
 
     def before(request: Request) -> None:
-        nonlocal seen
         if all(word in f"{request.method} {request.path}" for word in moment):
-            seen += 1
-            if seen == count:
-                started.wait(LIMIT_S)
-                assert process is not None
-                process.send_signal(signal.SIGKILL)
+            started.wait(LIMIT_S)
+            assert process is not None
+            process.send_signal(signal.SIGKILL)
+            proxy.cut()
+            if is_lost:
+                raise ConnectionAbortedError
 
     proxy.before = before
     process = start(release, to, proxy)
@@ -102,7 +107,7 @@ def test_an_upload_that_is_killed_again_and_again_goes_on_where_it_was(
     to = "s3://models/killed"
     moments = [
         ("POST", "causal-lm/model.safetensors?uploads"),
-        ("PUT", "causal-lm", "partNumber=2"),
+        ("PUT", "causal-lm", "partNumber=2"),  # lost, so that there is a part left for the next
         ("PUT", "causal-lm", "partNumber="),
         ("POST", "causal-lm/model.safetensors?uploadId="),
         ("PUT", "classifier", "partNumber=3"),
@@ -110,9 +115,9 @@ def test_an_upload_that_is_killed_again_and_again_goes_on_where_it_was(
         ("PUT", "latest.json"),
     ]
     for number, moment in enumerate(moments):
-        kill_at(release, to, proxy, moment)
+        kill_at(release, to, proxy, *moment, is_lost=number in (1, 2))
         is_there = "killed/latest.json" in server.keys("models")
-        assert is_there == (number == len(moments) - 1)  # its request was passed on all the same
+        assert is_there == (number == len(moments) - 1)
     run(release, to, proxy)
     assert_is_published(release, to, tmp_path / "pulled")
     folder = f"/models/killed/versions/{release.version}"
@@ -127,7 +132,7 @@ def test_an_upload_that_was_stopped_sends_no_part_and_no_file_twice(
     release: Release, proxy: CountingProxy
 ) -> None:
     to = "s3://models/stopped"
-    kill_at(release, to, proxy, ("PUT", "classifier", "partNumber=4"))
+    kill_at(release, to, proxy, "PUT", "classifier", "partNumber=4", is_lost=True)
     before = len(proxy.requests)
     run(release, to, proxy)
     written = [
@@ -172,7 +177,7 @@ def test_who_may_not_list_uploads_begins_an_interrupted_file_anew(
     release: Release, proxy: CountingProxy, tmp_path: Path
 ) -> None:
     to = "s3://models/unlisted"
-    kill_at(release, to, proxy, ("PUT", "classifier", "partNumber=4"))
+    kill_at(release, to, proxy, "PUT", "classifier", "partNumber=4")
     begun = [part for part in proxy.parts() if "classifier" in part[0]]
     proxy.refuses = lambda request: request.method == "GET" and "uploads" in request.path
     run(release, to, proxy)
@@ -237,12 +242,13 @@ def test_a_reader_sees_the_old_version_or_the_new_one_and_never_a_part(
     assert set(seen[first_new:]) <= {release.version}
 
 
-def test_the_manifest_comes_after_all_files_and_latest_after_the_manifest(
+def test_the_manifest_comes_after_all_files_then_aliases_and_latest_at_last(
     release: Release, proxy: CountingProxy
 ) -> None:
-    run(release, "s3://models/order", proxy)
+    run(release, "s3://models/order", proxy, "champion")
     writes = [r.path.partition("?")[0] for r in proxy.requests if r.method in ("PUT", "POST")]
-    assert [path.rpartition("/")[2] for path in writes[-2:]] == ["manifest.json", "latest.json"]
+    last = [path.rpartition("/")[2] for path in writes[-3:]]
+    assert last == ["manifest.json", "champion.json", "latest.json"]
     assert sum("manifest.json" in path for path in writes) == 1
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mlflow_server import Server, mlflow_server
-from slant.errors import ArtifactError, GateError, UsageError
+from slant.errors import ArtifactError, GateError, StorageError, UsageError
+from slant.patience import at_most
 from slant.progress import SilentProgress
 from slant.publish.mlflow_model import MlflowAddress, mlflow_address
 from slant.publish.mlflow_registry import publish_to_mlflow
@@ -269,6 +270,7 @@ def test_an_address_names_a_server_and_a_model(target: str, uri: str) -> None:
         ("mlflow+http://host:5000", "is no registered model"),
         ("mlflow+http://host:5000/a b", "is no registered model"),
         ("models:/narratives@champion", "is no registered model"),
+        ("mlflow+http://secret@host/narratives", "is no registered model"),
         ("models:/narratives", "MLFLOW_TRACKING_URI names no server"),
         ("mlflow+http://mia:secret@host:5000/narratives", "the URL holds credentials"),
     ],
@@ -282,7 +284,58 @@ def test_an_address_that_cannot_be_used_is_refused(
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("alias", ["latest", "1", "a b"])
+def sign(release: Release, content: str) -> Release:
+    release.path("manifest.json.minisig").write_text(content)
+    return Release.of(release.folder)
+
+
+def test_a_signature_can_be_added_and_is_not_replaced(
+    server: Server, name: str, release: Release
+) -> None:
+    publish(server, name, release)
+    signed = publish(server, name, sign(release, "first"))
+    assert [file.name for file in signed.files if file.sent_bytes] == ["manifest.json.minisig"]
+    assert not signed.was_there
+    assert publish(server, name, sign(release, "first")).was_there
+    with pytest.raises(ArtifactError, match=r"minisig: is not what was published"):
+        publish(server, name, sign(release, "other"))
+    assert stored(server, name)["manifest.json.minisig"] == b"first"
+
+
+def test_a_version_whose_run_was_deleted_is_an_error_that_says_what_to_do(
+    server: Server, name: str, release: Release
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    publish(server, name, release)
+    (version,) = versions(server, name)
+    client = MlflowClient(server.uri, server.uri)
+    client.delete_run(version.run_id)
+    with pytest.raises(ArtifactError, match=f"its run {version.run_id} was deleted") as error:
+        publish(server, name, release)
+    assert f"mlflow runs restore --run-id {version.run_id}" in error.value.hint
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    assert client.search_runs([experiment.experiment_id]) == []
+    client.restore_run(version.run_id)
+    assert publish(server, name, release).was_there
+
+
+def test_a_password_in_mlflows_own_variable_is_used_and_not_shown(
+    server: Server, name: str, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = server.uri.replace("http://", "http://mia:secret@")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert mlflow_address("models:/x").uri == uri
+    published = publish_bundle(release.folder, f"models:/{name}")
+    assert published.url == f"{server.uri}/#/models/{name}/versions/1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mia:secret@127.0.0.1:9")
+    with at_most(0.1), pytest.raises(StorageError, match="no answer") as error:
+        publish_bundle(release.folder, f"models:/{name}")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("alias", ["latest", "1", "v2", "a b"])
 def test_an_alias_that_mlflow_would_read_otherwise_is_refused(
     alias: str, name: str, release: Release
 ) -> None:

@@ -178,6 +178,27 @@ def test_an_alias_that_could_be_taken_for_something_else_is_refused(
     assert hub.repos == {}
 
 
+def test_main_is_no_alias_even_where_it_is_not_there_yet(hub: Hub, release: Release) -> None:
+    with pytest.raises(UsageError, match="--alias main"):
+        publish(release, f"{TARGET}@trial", aliases=["main"])
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "hf://mia:hf_secret@org/name",
+        "hf://hf_secret@org/name",
+        "hf://org/hf_secret@a@b",
+        "hf://org/name?token=hf_secret",
+    ],
+)
+def test_a_token_in_an_address_is_refused_and_not_repeated(target: str) -> None:
+    with pytest.raises(UsageError) as error:
+        hub_address(target)
+    assert "hf_secret" not in str(error.value)
+
+
 def test_another_branch_is_made_and_main_stays(hub: Hub, release: Release, tmp_path: Path) -> None:
     publish(release)
     second = write_release(tmp_path / "second", seed=2)

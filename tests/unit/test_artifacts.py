@@ -126,6 +126,18 @@ def test_building_again_replaces_the_artifact(tmp_path):
     assert names(tmp_path) == {"new.txt", "manifest.json"}
 
 
+def test_a_finished_artifact_of_another_kind_is_never_removed(tmp_path):
+    make(tmp_path)
+    other = Recipe("export", {}, {}, 0)
+    with (
+        pytest.raises(ArtifactError, match="another artifact, of the kind ingest") as raised,
+        build(tmp_path, other),
+    ):
+        pass
+    assert "empty folder" in raised.value.hint
+    load(tmp_path, "ingest").verify()
+
+
 @pytest.mark.parametrize("name", ["thesis.docx", "manifest.json", "building.json", ".hidden"])
 def test_files_that_slant_did_not_write_are_never_removed(tmp_path, name):
     (tmp_path / name).write_text('{"name": "My web application", "start_url": "/"}')

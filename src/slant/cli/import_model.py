@@ -37,7 +37,7 @@ LabelsOption = Annotated[
         "--labels",
         metavar="A,B,…",
         help="The labels in the order of every column. Of a classifier: its own names in any "
-        "order, or new ones in the order of its head.",
+        "order, or LABEL=ITS-NAME,…; where it names none, new ones in the order of its head.",
     ),
 ]
 LabelWordOption = Annotated[
@@ -98,7 +98,7 @@ def _import(
         bundle,
         base=base,
         revision=revision,
-        labels=None if labels is None else [label.strip() for label in labels.split(",")],
+        labels=None if labels is None else _labels(labels),
         label_words=words,
         prompt=_unescaped(prompt),
         prompt_overall=_unescaped(prompt_overall),
@@ -117,6 +117,20 @@ def _import(
         f"{'':<9} {proof['source']['kind']}; asked {proof['probes']['count']} prompts beside it, "
         f"probabilities differ by at most {moved:.5f}"
     )
+    if rows := proof["source"].get("labels"):
+        shown = ", ".join(f"{label} = {name}" for label, name in rows.items())
+        typer.echo(f"{'':<9} labels and its own names of them: {shown}")
+
+
+def _labels(text: str) -> list[str] | dict[str, str]:
+    """Labels in their order, or label → the model's own name where one is given."""
+    pairs = [tuple(map(str.strip, item.partition("="))) for item in text.split(",")]
+    names = [label for label, _, _ in pairs]
+    if not any(equals for _, equals, _ in pairs):
+        return names
+    if len(set(names)) < len(names) or not all(label and own for label, _, own in pairs):
+        raise UsageError(f"--labels {text}: must be LABEL=ITS-NAME,… for different labels")
+    return {label: own for label, _, own in pairs}
 
 
 def _label_word(text: str) -> tuple[str, str]:

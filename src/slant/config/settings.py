@@ -23,7 +23,6 @@ from slant.config.training_settings import (
     TuneSettings,
 )
 from slant.errors import did_you_mean
-from slant.storage import is_url
 
 __all__ = [
     "AdaptSettings",
@@ -125,16 +124,6 @@ class ExportSettings(Section):
     parity_examples: PositiveInt = 256
     """Pairs scored by the trained model and by every exported folder, beside fourteen edge cases;
     they must agree."""
-
-    @property
-    def folder(self) -> str:
-        """Folder of the bundle, relative to the work folder."""
-        return "bundle" if self.publishes else self.to
-
-    @property
-    def publishes(self) -> bool:
-        """Whether the bundle goes elsewhere once it is written."""
-        return is_url(self.to) or self.to.startswith("models:/")
 
     @field_validator("formats")
     @classmethod

@@ -7,6 +7,7 @@
     base.json                                        name and digest of the base; ``quantize``:
                                                      with ``nf4`` it is to be loaded in 4 bits
     tokenizer files                                  those of the base, with the chat template
+    licence files                                    those of the base (see ``model.license``)
 
 Shape letters: L labels, H hidden size.
 """
@@ -21,6 +22,7 @@ from slant.disk import write_atomically
 from slant.errors import ModelError
 from slant.model.base import BaseModel
 from slant.model.folder import copy_tokenizer
+from slant.model.license import copy_license
 from slant.model.tuned import ADAPTER_FOLDER, LABEL_HEAD_FILE
 
 __all__ = ["write_adapter"]
@@ -56,6 +58,7 @@ def write_adapter(
     if (checkpoint / LABEL_HEAD_FILE).is_file():
         shutil.copyfile(checkpoint / LABEL_HEAD_FILE, out / LABEL_HEAD_FILE)
     copy_tokenizer(base.folder, out)
+    copy_license(base.folder, out)
     facts = {
         "name": base.name,
         "digest": base.digest,

@@ -6,12 +6,12 @@ Its front matter is that of the Hugging Face Hub ("Model cards", with a ``model-
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slant.export.snippet import prompt_code
 from slant.model.embedded import EMBEDDED
-from slant.model.license import License
+from slant.model.license import License, join_licenses
 from slant.task.languages import OTHER_LANGUAGES, UNKNOWN_LANGUAGE
 from slant.task.spec import TaskSpec
 from slant.version import __version__
@@ -49,10 +49,11 @@ def render_card(
         "card.md.j2",
         spec,
         proof,
-        front_matter=_front_matter(spec, license_, report),
+        base_is_local=origin["base"]["is_local"],
+        license_=license_,
         report=report,
         origin=origin,
-        license=license_,
+        temperature=_temperature(proof["formats"]),
         tuned=tuned,
         names={system["id"]: system["name"] for system in report["systems"]},
         accepting=bool(decisions)
@@ -65,29 +66,44 @@ def render_card(
 def render_imported_card(
     spec: TaskSpec,
     proof: Mapping[str, Any],
-    source: Mapping[str, str],
     license_: License | None,
+    adapter_license: License | None,
+    *,
+    base_is_local: bool,
 ) -> str:
     """The card of a bundle that was made from another program's model: nothing was measured.
 
     Args:
         spec: the contract; not calibrated.
-        proof: content of ``parity.json``.
-        source: ``name``, ``kind`` and ``digest`` of the model that was imported.
+        proof: content of ``parity.json``; its ``source`` is the model that was imported.
         license_: of the base model, where it is known.
+        adapter_license: of the adapter that was imported, where it names one.
+        base_is_local: whether the base is a folder, whose name means nothing to others.
     """
     return _render(
         "imported.md.j2",
         spec,
         proof,
-        front_matter=_front_matter(spec, license_, None),
-        source=source,
-        license=license_,
+        base_is_local=base_is_local,
+        license_=join_licenses(adapter_license, license_),
+        base_license=license_,
+        adapter_license=adapter_license,
+        source=proof["source"],
         example_lang="en",
     )
 
 
-def _render(name: str, spec: TaskSpec, proof: Mapping[str, Any], **values: Any) -> str:
+def _render(
+    name: str,
+    spec: TaskSpec,
+    proof: Mapping[str, Any],
+    *,
+    base_is_local: bool,
+    license_: License | None,
+    report: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> str:
+    """A template's text; ``license_`` is that of the whole bundle."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -99,15 +115,23 @@ def _render(name: str, spec: TaskSpec, proof: Mapping[str, Any], **values: Any) 
         autoescape=False,  # Markdown, not HTML
     )
     environment.filters.update(
-        cell=_cell, duration=_duration, figure=_figure, group_name=_group_name, outcome=_outcome
+        cell=_cell,
+        duration=_duration,
+        figure=_figure,
+        group_name=_group_name,
+        license=_license,
+        outcome=_outcome,
     )
+    hub_id = None if base_is_local else _hub_id(spec.base)
     return environment.get_template(name).render(
         spec=spec,
         proof=proof,
         probes=proof["probes"]["count"],
         title=_TITLE,
-        base_link=_HUB_ID.fullmatch(_hub_id(spec.base)) is not None,
-        base_id=_hub_id(spec.base),
+        base_id=hub_id,
+        front_matter=_front_matter(license_, hub_id, report),
+        license=license_,
+        report=report,
         prompt_code=prompt_code(spec),
         version=__version__,
         **values,
@@ -115,7 +139,7 @@ def _render(name: str, spec: TaskSpec, proof: Mapping[str, Any], **values: Any) 
 
 
 def _front_matter(
-    spec: TaskSpec, license_: License | None, report: Mapping[str, Any] | None
+    license_: License | None, hub_id: str | None, report: Mapping[str, Any] | None
 ) -> str:
     """What hubs read, between the two lines of dashes."""
     from huggingface_hub import ModelCardData
@@ -126,9 +150,8 @@ def _front_matter(
         # Hubs ask for them beside ``other`` and refuse empty ones.
         known |= {"license_name": license_.name} if license_.name else {}
         known |= {"license_link": license_.link} if license_.id == "other" and license_.link else {}
-    base = _hub_id(spec.base)
-    if _HUB_ID.fullmatch(base):
-        known |= {"base_model": base, "base_model_relation": "finetune"}
+    if hub_id is not None:
+        known |= {"base_model": hub_id, "base_model_relation": "finetune"}
     if report is not None:
         languages = {lang.partition("-")[0].lower() for lang in report["data"]["languages"]}
         known["language"] = sorted(
@@ -166,9 +189,26 @@ def _results(report: Mapping[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _hub_id(base: str) -> str:
-    """The hub's name of a base model; embedded models are Google's."""
-    return f"google/{base}" if base in EMBEDDED else base
+def _hub_id(base: str) -> str | None:
+    """The hub's name of a base model, if it can be one; embedded models are Google's."""
+    name = f"google/{base}" if base in EMBEDDED else base
+    return name if _HUB_ID.fullmatch(name) else None
+
+
+def _temperature(formats: Collection[str]) -> str:
+    """Where the calibration temperature is in the folders of a bundle."""
+    inside = [f"`{name}/`" for name in ("classifier", "int8") if name in formats]
+    beside = [f"`{name}/`" for name in ("causal-lm", "adapter") if name in formats]
+    parts = [f"it is part of the weights of {' and '.join(inside)}"] if inside else []
+    if beside:
+        parts.append(f"the logits of {' and '.join(beside)} are to be divided by it")
+    return "; ".join(parts)
+
+
+def _license(found: License) -> str:
+    """Its name, with a link where there is one."""
+    name = found.name or found.id
+    return f"[{name}]({found.link})" if found.link else f"`{name}`"
 
 
 def _cell(text: str) -> str:

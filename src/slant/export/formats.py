@@ -23,6 +23,7 @@ from slant.export.chat_template import write_chat_template
 from slant.export.int8 import write_int8
 from slant.model.base import BaseModel, load_tokenizer, quiet_transformers
 from slant.model.folder import copy_tokenizer, save_causal_lm, save_weights
+from slant.model.license import copy_license
 from slant.model.tuned import load_tuned_merged
 from slant.task.spec import TaskSpec
 
@@ -80,6 +81,7 @@ def write_formats(
     if "int8" in formats:  # the last: it rounds the layers of ``merged``
         write_int8(_classifier_of(merged, spec), out / "int8")
         copy_tokenizer(base.folder, out / "int8")
+        copy_license(base.folder, out / "int8")
         _carry_prompt(out / "int8", spec)
         on_done("int8")
 
@@ -107,6 +109,7 @@ def write_classifier(
     """
     save_weights(_classifier_of(causal_lm, spec), out)
     copy_tokenizer(tokenizer_folder, out)
+    copy_license(tokenizer_folder, out)
     _carry_prompt(out, spec)
 
 

@@ -7,7 +7,7 @@ and no threshold. Its proof holds it against the model as its maker runs it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,20 @@ from torch import nn
 from slant.artifacts import Artifact, Builder, Recipe, build, find, load
 from slant.config.settings import TaskSettings
 from slant.disk import write_atomically
-from slant.errors import TaskError, UsageError
+from slant.errors import ModelError, TaskError, UsageError
 from slant.export.card import render_imported_card
-from slant.export.foreign import (
-    ForeignModel,
-    find_foreign,
-    label_columns,
-    load_foreign,
-    load_foreign_logits,
-)
+from slant.export.foreign import PREDICTIONS, ForeignModel, find_foreign
+from slant.export.foreign_tokenizer import check_foreign_tokenizer
+from slant.export.foreign_weights import load_foreign, load_foreign_logits
 from slant.export.formats import write_causal_lm, write_classifier
+from slant.export.head_labels import label_columns, row_names
 from slant.export.parity import Ask, answer_in_fresh_process, prove_folders
 from slant.export.probes import Probe, choose_probes, probe_lines
 from slant.labels import LabelSet
 from slant.memory import release_memory
 from slant.model.base import find_pad_id, load_tokenizer, resolve_dtype
 from slant.model.label_head import LabelModel, check_label_head
-from slant.model.license import read_license
+from slant.model.license import copy_adapter_license, read_license
 from slant.progress import Progress, SilentProgress, Task
 from slant.score.decision import probabilities
 from slant.task.encode import Encoder
@@ -59,7 +56,7 @@ def import_model(
     *,
     base: str | None = None,
     revision: str | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[str, str] | None = None,
     label_words: Mapping[str, str] | None = None,
     prompt: str | None = None,
     prompt_overall: str | None = None,
@@ -78,8 +75,8 @@ def import_model(
         base: the base of an adapter, a folder or a hub id; None: the one that it names.
         revision: commit or tag of a hub id in ``source``.
         labels: in the order of every column. Of a classifier: its own names in any order, or new
-            ones in the order of its head; None: its own. Of others None is negative, neutral,
-            positive.
+            names → its own; where it does not name them, new ones in the order of its head; None:
+            its own. Of others None is negative, neutral, positive.
         label_words: word that stands for a label after the prompt; a label that is not named
             stands for itself.
         prompt: wording for a document and a narrative, as ``task.prompt``; None: slant's own, and
@@ -96,24 +93,30 @@ def import_model(
         The bundle. A second call with the same arguments returns it as it is.
 
     Raises:
-        UsageError: there is no such folder or hub id, or labels and words do not fit together.
+        UsageError: there is no such folder or hub id, labels and words do not fit together, or
+            ``bundle`` holds the model or a bundle that was not imported.
         ModelError: the model cannot be loaded, or is of no kind that can be imported.
-        TaskError: the labels are not the model's, or label words cannot be told apart.
+        TaskError: the labels are not the model's, label words cannot be told apart, slant reads
+            texts otherwise than the model's tokenizer does, or no prompt fits the token limit.
         GateError: the bundle does not reproduce the model; nothing is left of it.
-        ArtifactError: ``bundle`` holds files that slant did not write.
+        ArtifactError: ``bundle`` holds files that slant did not write, or another artifact.
     """
     told = progress or SilentProgress()
+    _check_characters(str(source), base, prompt, prompt_overall)
+    _check_characters(*(labels or ()), *(label_words or {}).values())
     model = find_foreign(
         str(source), base=base, revision=revision, start=start or Path(), progress=told
     )
+    made = _check_place(Path(bundle), model)
     names = _labels_of(model, labels)
+    own_names = labels if isinstance(labels, Mapping) else {}
     words = label_words or {}
     if unknown := [label for label in words if label not in names]:
         raise UsageError(
             f"a word is given for {unknown[0]!r}, which is not among the labels {', '.join(names)}",
             hint="Labels are named with --labels (in Python: labels=…).",
         )
-    columns = label_columns(model, names) if model.answers == "head" else []
+    columns = label_columns(model, names, own_names) if model.answers == "head" else []
     template = _template_of(model, prompt, prompt_overall)
     tokenizer = load_tokenizer(model.base.folder)
     spec = _make_spec(model, tokenizer, template, names, words, token_limit)
@@ -124,11 +127,11 @@ def import_model(
         {"import": {"spec": spec.fingerprint, "columns": columns, "dtype": str(kept)}},
         0,
     )
-    made = find(Path(bundle), "export")
     if made is not None and made.key == recipe.key:
         return made
     encoder = Encoder(tokenizer, spec)
     probes = choose_probes(encoder, spec, parity_examples)
+    check_foreign_tokenizer(model, encoder, probes)
     with build(Path(bundle), recipe) as builder, told.task("import", _STEPS, "steps") as task:
         _fill(builder, model, spec, (encoder, probes), columns, dtype=kept, task=task, ask=ask)
     return load(Path(bundle), "export")
@@ -155,19 +158,35 @@ def _fill(
     causal_lm = load_foreign(model, label_ids, columns, dtype=dtype)
     check_label_head(LabelModel(causal_lm, label_ids), causal_lm.config.vocab_size)
     write_causal_lm(causal_lm, spec, model.base.folder, out / "causal-lm")
-    write_classifier(causal_lm, spec, model.base.folder, out / "classifier")
+    try:
+        write_classifier(causal_lm, spec, model.base.folder, out / "classifier")
+    except ModelError as error:  # its hint is a setting, which an import has none of
+        raise ModelError(error.message, hint=PREDICTIONS) from error
     del causal_lm
     release_memory()
     task.advance()
     folders = {name: out / name for name in ("causal-lm", "classifier")}
+    if model.adapter:
+        for folder in folders.values():
+            copy_adapter_license(model.folder, folder)
     ask = ask or partial(answer_in_fresh_process, scratch=builder.scratch)
     proof = prove_folders(folders, spec, probes, expected, ask=ask)
     proof["source"] = {"name": model.name, "kind": model.kind, "digest": model.digest}
+    if model.answers == "head":
+        rows = row_names(model)
+        proof["source"]["labels"] = {
+            label: rows[column] for label, column in zip(spec.labels, columns, strict=True)
+        }
     task.advance()
     write_atomically(out / "parity.json", json.dumps(proof, ensure_ascii=False, indent=1) + "\n")
     write_atomically(out / "probes.jsonl", probe_lines(probes, expected))
-    license_ = read_license(model.base.name, model.base.folder)
-    card = render_imported_card(spec, proof, proof["source"], license_)
+    card = render_imported_card(
+        spec,
+        proof,
+        read_license(model.base.name, model.base.folder),
+        read_license(model.name, model.folder) if model.adapter else None,
+        base_is_local=model.base.is_local,
+    )
     write_atomically(out / "README.md", card)
     spec.save(out)
     builder.facts.update(parity=proof, fingerprint=spec.fingerprint)
@@ -188,7 +207,42 @@ def _ask(
     return probabilities(np.stack(rows), 1.0)
 
 
-def _labels_of(model: ForeignModel, labels: Sequence[str] | None) -> LabelSet:
+def _check_characters(*texts: str | None) -> None:
+    for text in texts:
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{text!r} holds {error.object[error.start]!r}, half of a surrogate pair, which is "
+                "not a character"
+            ) from None
+
+
+def _check_place(bundle: Path, model: ForeignModel) -> Artifact | None:
+    """The earlier import in ``bundle``, if there is one; nothing else is ever removed."""
+    place = bundle.resolve()
+    for folder in (model.folder, model.base.folder):
+        source = folder.resolve()
+        if source.is_relative_to(place) or place.is_relative_to(source):
+            raise UsageError(
+                f"{bundle}: the model lies there ({folder}), or around it, and would be removed",
+                hint="Name an empty folder.",
+            )
+    made = find(bundle, "export")
+    if made is not None and "import" not in made.manifest.get("settings", {}):
+        raise UsageError(
+            f"{bundle}: holds a bundle that `slant export` made, which would be removed",
+            hint="Name an empty folder.",
+        )
+    return made
+
+
+def _labels_of(model: ForeignModel, labels: Iterable[str] | None) -> LabelSet:
+    if isinstance(labels, Mapping) and model.answers == "words":
+        raise UsageError(
+            f"{model.name}: a {model.kind} has no labels of its own that could be named",
+            hint="Name words with --label-word LABEL=WORD (in Python: label_words={…}).",
+        )
     if labels is not None:
         return LabelSet(labels)
     if model.answers == "words":
@@ -205,7 +259,9 @@ def _labels_of(model: ForeignModel, labels: Sequence[str] | None) -> LabelSet:
 def _template_of(model: ForeignModel, prompt: str | None, overall: str | None) -> Template:
     task = TaskSettings()
     usual = _CLASSIFIER_PROMPTS if model.answers == "head" else (task.prompt, task.prompt_overall)
-    return Template(prompt or usual[0], overall or usual[1])
+    return Template(
+        usual[0] if prompt is None else prompt, usual[1] if overall is None else overall
+    )
 
 
 def _make_spec(  # noqa: PLR0917 - what import_model has worked out
@@ -217,6 +273,13 @@ def _make_spec(  # noqa: PLR0917 - what import_model has worked out
     token_limit: int,
 ) -> TaskSpec:
     _check_plain(tokenizer, template)
+    pad_token_id = find_pad_id(tokenizer, model.base.folder)
+    if model.answers == "head" and _config(model).get("pad_token_id") not in (None, pad_token_id):
+        raise ModelError(
+            f"{model.base.folder}: pads with a token that a text may end in; its classifier would "
+            "pass over the end of such a text",
+            hint=f"Set pad_token_id to {pad_token_id} in its config.json. {PREDICTIONS}",
+        )
     return TaskSpec(
         template=template,
         labels=labels,
@@ -226,7 +289,7 @@ def _make_spec(  # noqa: PLR0917 - what import_model has worked out
             else _words(tokenizer, template, labels, words)
         ),
         bos_token_id=find_bos(tokenizer),
-        pad_token_id=find_pad_id(tokenizer, model.base.folder),
+        pad_token_id=pad_token_id,
         token_limit=token_limit,
         base=model.base.name,
         base_digest=model.base.digest,
@@ -281,6 +344,11 @@ def _check_plain(tokenizer: Tokenizer, template: Template) -> None:
 def _dtype_of(model: ForeignModel, dtype: str | None) -> torch.dtype:
     if dtype is not None:
         return resolve_dtype(dtype)
-    config = json.loads((model.base.folder / "config.json").read_text("utf-8"))
+    config = _config(model)
     stored = config.get("dtype") or config.get("torch_dtype") or "float32"
     return resolve_dtype(str(stored))
+
+
+def _config(model: ForeignModel) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((model.base.folder / "config.json").read_text("utf-8"))
+    return content

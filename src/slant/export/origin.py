@@ -54,6 +54,7 @@ def describe_origin(
         "data": {"sources": dict(sorted(ingest.manifest["inputs"].items()))},
         "base": {
             "name": base.name,
+            "is_local": base.is_local,
             "revision": settings.model.revision,
             "license": None if found is None else asdict(found),
         },

@@ -54,6 +54,7 @@ _EDGE_CASES: Mapping[str, tuple[str, str | None]] = {
     "digits and punctuation": ("1,234.56 — «…» ¿¡?! \\n \\\\ ' \" ` ~ ^ €", "№ 7"),
 }
 _LONG = "longer than a prompt may be"
+_PADDING = "ends in the padding token"
 _SENTENCES = (
     ("en", "The new bridge is a ruin and a shame."),
     ("en", "The bridge opens on Monday, the mayor said."),
@@ -107,15 +108,23 @@ def choose_probes(
 ) -> list[Probe]:
     """``count`` pairs and the edge cases, all different.
 
-    Pairs that the token limit leaves no room for are passed over, as they are in evaluation.
+    Pairs that the token limit leaves no room for are passed over, as they are in evaluation. Where
+    a prompt ends with the document, one ends in the text of the token that fills batches.
 
     Args:
         encoder: of the task contract.
         spec: the contract.
         count: of pairs beside the edge cases.
         corpus: where they come from; None: built-in texts alone.
+
+    Raises:
+        TaskError: the token limit leaves no room for any.
     """
-    cases = {**_EDGE_CASES, _LONG: (_long_text(spec.token_limit), "the new bridge")}
+    cases = {
+        **_EDGE_CASES,
+        _PADDING: (f"The new bridge is closed. {encoder.padding}", None),
+        _LONG: (_long_text(spec.token_limit), "the new bridge"),
+    }
     chosen: dict[str, Probe] = {}
     for name, pair in cases.items():
         for probe in _made(encoder, spec.template, [(_UNKNOWN, pair)], name):
@@ -129,6 +138,10 @@ def choose_probes(
             different = [probe for prompt, probe in found.items() if prompt not in chosen]
             picked = _spread(different, missing, _of_probe, _rather_short)
             chosen |= {probe.prompt: probe for probe in picked}
+    if not chosen:
+        raise TaskError(
+            f"no prompt fits the token limit of {spec.token_limit}", hint="Raise the token limit."
+        )
     return list(chosen.values())
 
 

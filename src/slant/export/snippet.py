@@ -6,6 +6,7 @@ What it does is what ``task.normalise``, ``task.template`` and ``task.encode`` d
 
 from __future__ import annotations
 
+from slant.task.encode import MIN_DOCUMENT_TOKENS
 from slant.task.spec import TaskSpec
 
 __all__ = ["prompt_code"]
@@ -32,7 +33,10 @@ def make_prompt(document, narrative=None, limit={limit}, marker={marker}):
     # Too long: head and tail stay, the marker stands where the middle was.
     places = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True)
     places = places["offset_mapping"]
-    room = min(limit - count(fill(clean(marker), narrative)), max(1, len(places) - 1))
+    room = limit - count(fill(clean(marker), narrative))
+    if room < {least}:
+        raise ValueError("the narrative leaves no room for the document")
+    room = min(room, max(1, len(places) - 1))
     while room > 0:
         head = round(room * {head_share})
         end = places[head - 1][1] if head else 0
@@ -42,7 +46,7 @@ def make_prompt(document, narrative=None, limit={limit}, marker={marker}):
         if count(prompt) <= limit:
             return prompt
         room -= count(prompt) - limit
-    raise ValueError("the narrative leaves no room for the document")
+    raise ValueError("the document cannot be cut to the limit")
 """
 
 
@@ -60,6 +64,7 @@ def prompt_code(spec: TaskSpec) -> str:
         limit=spec.token_limit,
         marker=repr(spec.marker),
         head_share=repr(spec.head_share),
+        least=MIN_DOCUMENT_TOKENS,
     )
 
 

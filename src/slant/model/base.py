@@ -23,6 +23,7 @@ from slant.errors import ModelError, SlantError, UsageError, did_you_mean
 from slant.model.embedded import EMBEDDED, prepare_embedded
 from slant.model.license import LICENSE_PATTERNS
 from slant.progress import Progress
+from slant.task.verbalizer import encode_text
 
 if TYPE_CHECKING:
     import torch
@@ -55,15 +56,25 @@ TOKENIZER_FILES = (
 
 _MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model", "README.md", *LICENSE_PATTERNS)
 _DTYPES = ("bfloat16", "float16", "float32")
+_UNASSIGNED = "\U0010fffd"
+"""A character that no vocabulary has: a tokenizer that knows no bytes says "unknown" to it."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on disk: the name it was asked for by, its folder and its content's digest."""
+    """A base model on disk.
+
+    Attributes:
+        name: that it was asked for by.
+        folder: where it lies.
+        digest: of its content.
+        is_local: whether ``name`` is that of a folder, and means nothing on other machines.
+    """
 
     name: str
     folder: Path
     digest: str
+    is_local: bool = False
 
 
 def find_model_folder(
@@ -122,7 +133,8 @@ def resolve_base(
     for file in files:
         if not file.is_file():
             raise ModelError(f"{folder}: holds no {file.name}")
-    return BaseModel(name, folder, digest_json({file.name: digest_file(file) for file in files}))
+    digest = digest_json({file.name: digest_file(file) for file in files})
+    return BaseModel(name, folder, digest, name not in EMBEDDED and (start / name).is_dir())
 
 
 def _download(
@@ -174,14 +186,37 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def find_pad_id(tokenizer: Tokenizer, folder: Path) -> int:
-    """The padding token of a model folder where it has one; any id will do, it is masked."""
+    """The token that fills batches: a special one, which no text is ever encoded to.
+
+    slant masks what is filled. A sequence classifier of transformers reads the last token that is
+    not this one, and would pass over the end of a text that ended in it.
+
+    Returns:
+        The padding token of the folder's ``config.json``, or else the one that ends a text there,
+        if they are such tokens; else the first of the tokenizer that is.
+
+    Raises:
+        ModelError: the tokenizer has none.
+    """
     config = json.loads((folder / "config.json").read_text("utf-8"))
+    special = tokenizer.get_added_tokens_decoder()
+    unused = [
+        token_id
+        for token_id, token in sorted(special.items())
+        if token.special and token_id not in encode_text(tokenizer, _UNASSIGNED + token.content)
+    ]
     for name in ("pad_token_id", "eos_token_id"):
         value = config.get(name)
-        value = value[0] if isinstance(value, list) else value
-        if isinstance(value, int) and 0 <= value < tokenizer.get_vocab_size():
+        value = value[0] if isinstance(value, list) and value else value
+        if type(value) is int and value in unused:
             return value
-    return 0
+    if unused:
+        return unused[0]
+    raise ModelError(
+        f"{folder}: its tokenizer has no special token that could fill batches",
+        hint="Give it one: tokenizer.add_special_tokens({'pad_token': '<pad>'}), and "
+        "model.resize_token_embeddings(len(tokenizer)).",
+    )
 
 
 def find_tokenizer(
@@ -245,6 +280,8 @@ def load_causal_lm(
             f"{', …' if len(missing) > 3 else ''})",
             hint="Is it a classifier, an embedding model, or half downloaded?",
         )
+    if "lm_head.bias" in info["unexpected_keys"]:
+        raise ModelError(f"{folder}: holds lm_head.bias, which {type(model).__name__} does not add")
     model.config.use_cache = False
     loaded: PreTrainedModel = model.eval()
     return loaded if quantize == "nf4" else loaded.to(device)

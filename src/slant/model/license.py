@@ -1,7 +1,8 @@
 """The licence of a base model: read from its folder, and carried along with what is made of it.
 
 A tuned model is subject to the licence of its base, so its text and the base's own card go into
-every folder of weights that is written.
+every folder of weights that is written. One that was made of another's adapter is subject to that
+licence too; what belongs to it has names of its own, that begin with ``ADAPTER_``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,24 @@ from typing import Any
 
 from slant.model.embedded import EMBEDDED
 
-__all__ = ["BASE_CARD", "LICENSE_PATTERNS", "License", "copy_license", "read_license"]
+__all__ = [
+    "ADAPTER_CARD",
+    "BASE_CARD",
+    "LICENSE_PATTERNS",
+    "License",
+    "copy_adapter_license",
+    "copy_license",
+    "join_licenses",
+    "read_license",
+]
 
 BASE_CARD = "BASE_MODEL.md"
 """The base model's card, in a folder of what was made of it."""
-LICENSE_PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+_ADAPTER = "ADAPTER_"
+ADAPTER_CARD = f"{_ADAPTER}MODEL.md"
+"""The card of an adapter that someone else made, likewise."""
+_TEXTS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+LICENSE_PATTERNS = (*_TEXTS, *(_ADAPTER + pattern for pattern in _TEXTS), ADAPTER_CARD)
 _CARD = "README.md"
 _FRONT_MATTER = re.compile(r"---\n(.*?)^---", re.DOTALL | re.MULTILINE)
 _MAX_BYTES = 1 << 20
@@ -44,21 +58,34 @@ class License:
 def read_license(name: str, folder: Path) -> License | None:
     """The licence that a base model's card names; None where it names none.
 
+    Where the model was made of an adapter with a licence of its own, it is both.
+
     Args:
         name: of the base model; those of Google's Gemma are known without a card.
         folder: of the base model, or of one made of it.
     """
-    for file in (BASE_CARD, _CARD):
-        card = _front_matter(folder / file)
-        found = card.get("license")
-        if isinstance(found, str) and found:
-            named = _text(card, "license_link")
-            # A link to a file of the base's own repository leads nowhere from another one.
-            link = named if named.startswith("https://") else _GEMMA if found == "gemma" else ""
-            return License(found, _text(card, "license_name"), link)
-    if name in EMBEDDED or name.lower().startswith("google/gemma-3"):
-        return License("gemma", link=_GEMMA)
-    return None
+    base = _of_card(folder / BASE_CARD) or _of_card(folder / _CARD)
+    if base is None and (name in EMBEDDED or name.lower().startswith("google/gemma-3")):
+        base = License("gemma", link=_GEMMA)
+    return join_licenses(_of_card(folder / ADAPTER_CARD), base)
+
+
+def join_licenses(first: License | None, second: License | None) -> License | None:
+    """Both at once, under a name that hubs take; None where neither is known."""
+    if first is None or second is None or first == second:
+        return first or second
+    return License("other", f"{first.name or first.id}-and-{second.name or second.id}")
+
+
+def _of_card(path: Path) -> License | None:
+    card = _front_matter(path)
+    found = card.get("license")
+    if not isinstance(found, str) or not found:
+        return None
+    named = _text(card, "license_link")
+    # A link to a file of the base's own repository leads nowhere from another one.
+    link = named if named.startswith("https://") else _GEMMA if found == "gemma" else ""
+    return License(found, _text(card, "license_name"), link)
 
 
 def copy_license(source: Path, out: Path) -> None:
@@ -71,6 +98,16 @@ def copy_license(source: Path, out: Path) -> None:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / BASE_CARD)
             return
+
+
+def copy_adapter_license(source: Path, out: Path) -> None:
+    """The same of an adapter, under names that leave those of its base alone."""
+    for pattern in _TEXTS:
+        for path in source.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, out / f"{_ADAPTER}{path.name}")
+    if (source / _CARD).is_file():
+        shutil.copyfile(source / _CARD, out / ADAPTER_CARD)
 
 
 def _front_matter(path: Path) -> Mapping[str, Any]:

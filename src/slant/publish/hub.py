@@ -20,7 +20,7 @@ from slant.errors import ArtifactError, UsageError
 from slant.progress import Progress
 from slant.publish.object_store import check_alias
 from slant.publish.release import MANIFEST, SIGNATURE, Published, Release, Sent
-from slant.storage import patiently, read_url
+from slant.storage import check_url, patiently, read_url
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
     Operation = CommitOperationAdd | CommitOperationDelete
 
-__all__ = ["hub_address", "hub_revision", "publish_to_hub"]
+__all__ = ["hub_address", "hub_revision", "is_on_hub", "publish_to_hub"]
 
 _TOKEN_VARIABLE = "HF_TOKEN"
 _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?/?")
 _MAIN = "main"
+_NO_OWNERS = {"buckets", "datasets", "kernels", "models", "spaces"}
+"""Words that stand before an owner's name in other addresses of the Hub."""
 _OF_THE_HUB = {".gitattributes", ".gitignore", "LICENSE", "README.md"}
 """What a new repository may hold."""
 _REFUSED, _CONFLICTS, _PASSING = (401, 403), (409, 412), (408, 429)
@@ -71,7 +73,7 @@ def publish_to_hub(
     hub = _Repository(repo)
     refs = hub.refs()
     for alias in aliases:
-        check_alias(alias, taken=sorted({*refs.branches, branch}))
+        check_alias(alias, taken=sorted({*refs.branches, branch, _MAIN}))
     tagged = refs.tags.get(release.version)
     if tagged is not None:
         _check_version(hub, tagged, release)
@@ -99,11 +101,15 @@ def hub_address(target: str) -> tuple[str, str | None]:
     Raises:
         UsageError: it is not of this form.
     """
+    check_url(target)
     match = _ADDRESS.fullmatch(target)
-    if match is None:
+    if match is None or match["repo"].partition("/")[0] in _NO_OWNERS:
+        # What stands before an @ may be a token.
+        shown = target if "@" not in target else "hf://…@…"
         raise UsageError(
-            f"{target}: is no repository of models on the Hub",
-            hint="Write hf://org/name, or hf://org/name@branch.",
+            f"{shown}: is no repository of models on the Hub",
+            hint="Write hf://org/name, or hf://org/name@branch; a token belongs into the "
+            f"environment, as {_TOKEN_VARIABLE}.",
         )
     return match["repo"], match["revision"]
 
@@ -130,6 +136,12 @@ def hub_revision(target: str, version: str | None) -> str:
             hint=f"The last ones are: {known}." if known else "It has no versions at all.",
         )
     return f"hf://{repo}@{found or asked}"
+
+
+def is_on_hub(target: str, version: str) -> bool:
+    """Whether a version is there; raises as ``hub_revision``."""
+    repo, _ = hub_address(target)
+    return version in _Repository(repo, writes=False).refs().tags
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ class MlflowAddress:
     uri: str
     name: str
 
+    @property
+    def shown(self) -> str:
+        """The server's address without a password: MLflow's own variable may hold one."""
+        return re.sub(r"//[^/]*@", "//", self.uri)
+
 
 def mlflow_address(target: str) -> MlflowAddress:
     """The server and the model that a target names.
@@ -73,6 +78,12 @@ def mlflow_address(target: str) -> MlflowAddress:
             f"{target}: the package mlflow is not installed", hint="pip install 'slant[mlflow]'"
         )
     check_url(target)
+    if "@" in target:
+        raise UsageError(
+            f"{target.partition(':')[0]}:…@…: is no registered model",
+            hint="Aliases are set with --alias, and named with --version to pull. Credentials "
+            "belong into the environment (MLFLOW_TRACKING_USERNAME, …).",
+        )
     if match := _ADDRESS.fullmatch(target):
         return MlflowAddress(match["uri"], match["name"])
     if match := _MODELS.fullmatch(target):
@@ -108,20 +119,44 @@ class RegisteredModel:
 
     def ask(self, request: Callable[[], _Result]) -> _Result:
         """The answer to a request that may be sent more than once."""
-        place = f"mlflow at {self._address.uri}"
+        place = f"mlflow at {self._address.shown}"
         with _environment():
             return patiently(partial(_translated, request), place, writes=self._writes)
 
     def page(self, number: str | None) -> str:
         """Address of the page of a version, or of the model."""
-        page = f"{self._address.uri}/#/models/{self._address.name}"
+        page = f"{self._address.shown}/#/models/{self._address.name}"
         return page if number is None else f"{page}/versions/{number}"
 
-    def number(self, version: str) -> str | None:
-        """MLflow's number of a release's version; None if it is not registered."""
+    def registered(self, version: str) -> tuple[str, str] | None:
+        """MLflow's number of a release's version and its run; None if it is not registered."""
         wanted = f"name = '{self._address.name}' AND tags.`{VERSION_TAG}` = '{version}'"
         found = self.ask(lambda: self._client.search_model_versions(wanted))
-        return min((str(item.version) for item in found), key=int, default=None)
+        pairs = ((str(item.version), str(item.run_id)) for item in found)
+        return min(pairs, key=lambda pair: int(pair[0]), default=None)
+
+    def check_run(self, run: str, number: str) -> None:
+        """Refuse a version whose run somebody deleted: nothing that is sent could mend it.
+
+        Raises:
+            ArtifactError: it is so.
+        """
+        from mlflow.exceptions import MlflowException
+
+        def is_there() -> bool:
+            try:
+                return bool(self._client.get_run(run).info.lifecycle_stage == "active")
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return False
+
+        if not self.ask(is_there):
+            raise ArtifactError(
+                f"{self.page(number)}: its run {run} was deleted",
+                hint=f"Restore it (mlflow runs restore --run-id {run}), or delete this version "
+                "of the model, and publish again.",
+            )
 
     def run(self, version: str) -> str | None:
         """Id of the run that holds a release's files, or some of them."""
@@ -198,8 +233,8 @@ class RegisteredModel:
 
         def make_version() -> str:
             # An attempt whose answer was lost may have made it.
-            if (number := self.number(version)) is not None:
-                return number
+            if (made_before := self.registered(version)) is not None:
+                return made_before[0]
             source = f"{self._client.get_run(run).info.artifact_uri}/{FOLDER}"
             made = self._client.create_model_version(name, source, run, tags=dict(tags))
             return str(made.version)

@@ -3,27 +3,32 @@
 The files lie among the artifacts of a run, under ``bundle/``; the run is found again by its tag, so
 that an interrupted upload goes on. Once every file is there the run's bundle becomes a version of
 the registered model, with tags that say what it is, and then the aliases are set. MLflow keeps no
-checksums of artifacts: what is there is told by its size here, and by its sha256 when it is pulled.
+checksums of artifacts: what is there is told by its size here (a small file by its content), and by
+its sha256 when it is pulled.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from slant.errors import ArtifactError
+from slant.errors import ArtifactError, UsageError
 from slant.progress import Progress
 from slant.publish.mlflow_model import FOLDER, VERSION_TAG, RegisteredModel, mlflow_address
 from slant.publish.object_store import check_alias
-from slant.publish.release import Published, Release, Sent
+from slant.publish.release import SIGNATURE, Entry, Published, Release, Sent
 from slant.version import __version__
 
 __all__ = ["publish_to_mlflow"]
 
 _RESERVED = ["latest"]
 """MLflow's own word in models:/name@alias."""
+_SMALL_BYTES = 1 << 16
+"""Of a file that is fetched to be compared."""
 
 
 def publish_to_mlflow(
@@ -42,21 +47,24 @@ def publish_to_mlflow(
 
     Raises:
         UsageError: the target or an alias cannot be used, or the library is not installed.
-        ArtifactError: the server has other files than were sent.
+        ArtifactError: the server has other files than were sent, another signature is there, or
+            the version's run was deleted.
         StorageError: the server does not answer or refuses.
     """
     address = mlflow_address(target)
     for alias in aliases:
-        check_alias(alias, taken=_RESERVED)
+        _check_alias(alias)
     model = RegisteredModel(address)
-    number = model.number(release.version)
-    run = model.run(release.version)
-    there = model.files(run) if run else {}
+    number, run = model.registered(release.version) or (None, model.run(release.version))
+    if number is not None and run is not None:
+        model.check_run(run, number)
+    held = set() if run is None else _held(model, run, number, release)
     files = [
-        Sent(name, entry.num_bytes, 0 if there.get(name) == entry.num_bytes else entry.num_bytes)
+        Sent(name, entry.num_bytes, 0 if name in held else entry.num_bytes)
         for name, entry in release.files.items()
     ]
-    published = Published(release.version, model.page(number), files, was_there=number is not None)
+    was_there = number is not None and len(held) == len(files)
+    published = Published(release.version, model.page(number), files, was_there=was_there)
     if dry_run:
         return published
     run = run or model.start_run(release.version)
@@ -66,6 +74,41 @@ def publish_to_mlflow(
     for alias in aliases:
         model.set_alias(alias, number)
     return replace(published, url=model.page(number))
+
+
+def _check_alias(alias: str) -> None:
+    check_alias(alias, taken=_RESERVED)
+    if re.fullmatch(r"v\d+", alias):
+        raise UsageError(
+            f"--alias {alias}: cannot be the name of an alias here",
+            hint="MLflow takes v and a number for its own number of a version.",
+        )
+
+
+def _held(model: RegisteredModel, run: str, number: str | None, release: Release) -> set[str]:
+    """Names of the files that a run has as they are.
+
+    Raises:
+        ArtifactError: the version is registered under another signature.
+    """
+    there = model.files(run)
+
+    def is_same(name: str, entry: Entry, folder: str) -> bool:
+        if there.get(name) != entry.num_bytes:
+            return False
+        if entry.num_bytes > _SMALL_BYTES:
+            return True
+        return Entry.of(model.fetch(run, name, folder)) == entry
+
+    with tempfile.TemporaryDirectory() as folder:
+        held = {name for name, entry in release.files.items() if is_same(name, entry, folder)}
+    if number is not None and SIGNATURE in (release.files.keys() & there.keys()) - held:
+        raise ArtifactError(
+            f"{model.page(number)}/{SIGNATURE}: is not what was published",
+            hint="A version is never overwritten, nor its signature: sign with the same key, or "
+            "publish as another model.",
+        )
+    return held
 
 
 def _send(

@@ -20,14 +20,17 @@ from datetime import UTC, datetime
 
 from slant.errors import ArtifactError, UsageError
 from slant.progress import Progress
+from slant.publish.folder_store import FolderStore
 from slant.publish.release import MANIFEST, SIGNATURE, Published, Release, Sent
-from slant.publish.stores import Store, open_store
+from slant.publish.stores import Source, Store, open_store
+from slant.storage import check_bucket, is_url
 
 __all__ = [
     "LATEST",
     "Pointer",
     "check_alias",
     "is_alias",
+    "is_in_store",
     "is_version",
     "publish_to_store",
     "read_pointer",
@@ -68,12 +71,19 @@ def publish_to_store(
 
     Raises:
         UsageError: the target or an alias cannot be used.
-        ArtifactError: other contents are published under this version, or were damaged.
+        ArtifactError: other contents are published under this version, or were damaged; or what
+            lies where a pointer belongs is none.
         InputError, StorageError: the store does not answer, or refuses.
     """
     for alias in aliases:
         check_alias(alias, taken=[LATEST])
     store = store or open_store(target)
+    if isinstance(store, FolderStore):
+        store.check_apart(release.folder)
+    if is_url(target):
+        check_bucket(target)
+    for pointer in (*aliases, LATEST):
+        read_pointer(store, pointer)  # one that cannot be read is found out before all is sent
     held = _held(store, release)
     files = [
         Sent(name, entry.num_bytes, 0 if name in held else entry.num_bytes)
@@ -88,12 +98,21 @@ def publish_to_store(
     return Published(release.version, url, files, was_there=was_there)
 
 
+def is_in_store(store: Source, version: str, manifest: bytes) -> bool:
+    """Whether a version with this manifest is there; its other files are not looked at.
+
+    Raises:
+        InputError: the store does not answer, or refuses.
+    """
+    return store.read(version_file(version, MANIFEST)) == manifest
+
+
 def version_file(version: str, name: str) -> str:
     """Name of a file of a version in its store."""
     return f"versions/{version}/{name}"
 
 
-def read_pointer(store: Store, name: str) -> Pointer | None:
+def read_pointer(store: Source, name: str) -> Pointer | None:
     """What ``latest`` or an alias points to; None if there is no such pointer.
 
     Raises:
@@ -104,15 +123,16 @@ def read_pointer(store: Store, name: str) -> Pointer | None:
     if content is None:
         return None
     place = store.place(f"{name}.json")
+    hint = "If nobody needs it remove it, and publish again; or publish elsewhere."
     try:
         found = json.loads(content)
-    except ValueError as error:
-        raise ArtifactError(f"{place}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{place}: cannot be read: {error}", hint=hint) from error
     if not isinstance(found, dict) or found.get("schema") != _SCHEMA:
-        raise ArtifactError(f"{place}: is no pointer to a version ({_SCHEMA})")
+        raise ArtifactError(f"{place}: is no pointer to a version ({_SCHEMA})", hint=hint)
     version, sha256 = found.get("version"), found.get("manifest_sha256")
     if not is_version(str(version)) or not re.fullmatch("[0-9a-f]{64}", str(sha256)):
-        raise ArtifactError(f"{place}: is damaged (it names {version!r} and {sha256!r})")
+        raise ArtifactError(f"{place}: is damaged (it names {version!r} and {sha256!r})", hint=hint)
     return Pointer(str(version), str(sha256))
 
 

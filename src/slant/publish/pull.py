@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slant.artifacts import load, parse_manifest, receive
-from slant.disk import sync_folder, write_atomically
+from slant.artifacts import load, parse_manifest
+from slant.disk import sync_folder
 from slant.errors import ArtifactError, InputError, UsageError
-from slant.progress import Progress, Task
+from slant.progress import Progress, SilentProgress, Task
+from slant.publish.address import HUB, MLFLOW, check_address
+from slant.publish.folder_store import FolderStore
 from slant.publish.object_store import (
     LATEST,
     Pointer,
@@ -22,7 +24,7 @@ from slant.publish.object_store import (
     read_pointer,
     version_file,
 )
-from slant.publish.publish import HUB, MLFLOW
+from slant.publish.receive import RESERVED, is_settled, receive
 from slant.publish.release import MANIFEST, SIGNATURE, Entry, Pulled, version_of
 from slant.publish.stores import Source, open_store
 from slant.storage import BLOCK_BYTES
@@ -30,27 +32,26 @@ from slant.storage import BLOCK_BYTES
 __all__ = ["pull_bundle"]
 
 _PART = ".part"
-_RESERVED = (MANIFEST, "building.json", ".lock")
-_DAMAGED = "Nothing of it was kept. Ask who published it, or name another --version."
+_DAMAGED = "Nothing was replaced. Ask who published it, or name another --version."
 
 
 def pull_bundle(
-    source: str,
-    folder: Path,
+    source: str | Path,
+    folder: str | Path,
     *,
     version: str | None = None,
-    verify_key: Path | None = None,
-    progress: Progress,
+    verify_key: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Pulled:
     """Fetch a release and verify it; what an interrupted pull left is kept.
 
     Args:
         source: where it was published, as ``publish_bundle`` takes it.
         folder: becomes the bundle: is empty, not there yet, or holds another bundle, which is
-            replaced.
+            replaced once all of this one is there.
         version: a version or an alias; None: the latest.
         verify_key: minisign public key that must have signed the release.
-        progress: told of the bytes.
+        progress: told of the bytes; silent by default.
 
     Raises:
         UsageError: the source or the version cannot be used.
@@ -59,21 +60,28 @@ def pull_bundle(
         InputError: the source does not answer, or refuses.
         StorageError: the folder cannot be written.
     """
-    found = _find(source, version)
+    folder, progress = Path(folder), progress or SilentProgress()
+    found = _find(check_address(source, pulls=True), version)
+    if isinstance(found.store, FolderStore):
+        found.store.check_apart(folder)
     place = found.place(MANIFEST)
     manifest = parse_manifest(found.manifest, place, "export")
     files = {name: _entry(place, name, entry) for name, entry in manifest["files"].items()}
+    version = version_of(manifest, found.manifest, place)
     signature = found.store.read(found.prefix + SIGNATURE)
     if verify_key is not None:
-        _check_signature(place, found.manifest, signature, verify_key)
+        _check_signature(place, found.manifest, signature, Path(verify_key))
     total, fetched_bytes = sum(entry.num_bytes for entry in files.values()), 0
-    if not _is_whole(folder, found.manifest):
-        with receive(folder, found.manifest), progress.task("pull", total, "bytes") as task:
+    if not _is_whole(folder, found.manifest, signature):
+        with (
+            receive(folder, found.manifest, signature) as staging,
+            progress.task("pull", total, "bytes") as task,
+        ):
             for name, entry in files.items():
-                fetched_bytes += _fetch(found, name, _inside(folder, name), entry, task)
-    if signature is not None:
-        write_atomically(folder / SIGNATURE, signature)
-    version = version_of(manifest, found.manifest, place)
+                if entry.fits(folder / name):
+                    task.advance(entry.num_bytes)
+                else:
+                    fetched_bytes += _fetch(found, name, _inside(staging, name), entry, task)
     return Pulled(folder, version, fetched_bytes, total - fetched_bytes)
 
 
@@ -147,7 +155,8 @@ def _find_in_store(source: str, wanted: str | None) -> _Found:
 
 def _entry(place: str, name: str, entry: Mapping[str, Any]) -> Entry:
     num_bytes, sha256 = entry["bytes"], entry["sha256"]
-    if name in _RESERVED or not isinstance(num_bytes, int) or not isinstance(sha256, str):
+    is_size = type(num_bytes) is int and num_bytes >= 0  # a bool is an int too
+    if name.partition("/")[0] in RESERVED or not is_size or not isinstance(sha256, str):
         raise ArtifactError(f"{place}: is damaged (the entry of {name!r})")
     return Entry(num_bytes, sha256)
 
@@ -168,10 +177,12 @@ def _check_signature(place: str, manifest: bytes, signature: bytes | None, key: 
             raise ArtifactError(message, hint=error.hint) from error
 
 
-def _is_whole(folder: Path, manifest: bytes) -> bool:
-    """Whether the folder holds this very release, undamaged."""
+def _is_whole(folder: Path, manifest: bytes, signature: bytes | None) -> bool:
+    """Whether the folder holds this very release, undamaged, and nothing is left to do in it."""
     try:
-        if (folder / MANIFEST).read_bytes() != manifest:
+        if not is_settled(folder) or (folder / MANIFEST).read_bytes() != manifest:
+            return False
+        if signature is not None and (folder / SIGNATURE).read_bytes() != signature:
             return False
         load(folder, "export").verify()
     except (OSError, ArtifactError):
@@ -188,7 +199,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _fetch(found: _Found, name: str, path: Path, entry: Entry, task: Task) -> int:
     """Make ``path`` the file ``name``; returns the bytes that had to be fetched."""
-    if path.is_file() and Entry.of(path) == entry:
+    if entry.fits(path):
         task.advance(entry.num_bytes)
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slant.artifacts import Artifact, digest_file, load
+from slant.disk import reading
 from slant.errors import ArtifactError, GateError
 
 __all__ = ["MANIFEST", "SIGNATURE", "Entry", "Published", "Pulled", "Release", "Sent", "version_of"]
@@ -32,7 +33,18 @@ class Entry:
     @classmethod
     def of(cls, path: Path) -> Entry:
         """That of a file on the disk, which is read whole."""
-        return cls(path.stat().st_size, digest_file(path))
+        with reading(path):
+            return cls(path.stat().st_size, digest_file(path))
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file on the disk is this one; a link is none."""
+        with reading(path):
+            return (
+                path.is_file()
+                and not path.is_symlink()
+                and path.stat().st_size == self.num_bytes
+                and digest_file(path) == self.sha256
+            )
 
 
 @dataclass(frozen=True)
@@ -150,8 +162,9 @@ def _check_proof(artifact: Artifact) -> None:
     if _PROOF not in artifact.manifest["files"]:
         raise GateError(f"{path}: the proof is missing; nothing was published", hint=_HINT)
     try:
-        proof = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        with reading(path):
+            proof = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise GateError(
             f"{path}: is no proof ({error}); nothing was published", hint=_HINT
         ) from error
@@ -173,6 +186,6 @@ def version_of(manifest: Mapping[str, Any], content: bytes, place: str) -> str:
     created_at = manifest.get("created_at")
     try:
         moment = datetime.fromisoformat(str(created_at)).astimezone(UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ArtifactError(f"{place}: is damaged (created_at is {created_at!r})") from error
     return f"{moment:%Y%m%dT%H%M%SZ}-{hashlib.sha256(content).hexdigest()[:12]}"

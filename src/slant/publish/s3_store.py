@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from slant.errors import ArtifactError, StorageError
+from slant.disk import reading
+from slant.errors import StorageError
 from slant.publish.release import Entry
-from slant.publish.stores import Advance, UrlStore, ahead, digest_md5
+from slant.publish.stores import Advance, UrlStore, ahead, check_sent, digest_md5
 from slant.storage import file_system, patiently
 
 __all__ = ["PART_BYTES", "S3Store"]
@@ -139,8 +140,9 @@ class S3Store:
         )
 
     def _put(self, name: str, path: Path, entry: Entry) -> None:
-        part = _Part.of(1, path.read_bytes())
-        _check(path, part.sha256.hex(), entry)
+        with reading(path):
+            part = _Part.of(1, path.read_bytes())
+        check_sent(path, part.sha256.hex(), entry)
         self._ask(
             name,
             "put_object",
@@ -156,7 +158,7 @@ class S3Store:
         digest, done, sent_bytes = hashlib.sha256(), [], 0
 
         def parts() -> Iterator[_Part]:
-            with path.open("rb") as file:
+            with reading(path), path.open("rb") as file:
                 number = 0
                 while content := file.read(part_bytes):
                     digest.update(content)
@@ -179,7 +181,7 @@ class S3Store:
             done.append(listed)
             sent_bytes += num_sent
             advance(num_bytes)
-        _check(path, digest.hexdigest(), entry)
+        check_sent(path, digest.hexdigest(), entry)
         self._complete(name, upload.id, done)
         return sent_bytes
 
@@ -283,14 +285,6 @@ class S3Store:
 
 def _told_before(num_bytes: int) -> None:
     """Progress of bytes that were reported when they were sent for the first time."""
-
-
-def _check(path: Path, sha256: str, entry: Entry) -> None:
-    if sha256 != entry.sha256:
-        raise ArtifactError(
-            f"{path}: changed while it was sent",
-            hint="Run `slant export` again; nothing points to what was sent.",
-        )
 
 
 def _base64(digest: bytes) -> str:

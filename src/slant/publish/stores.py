@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextvars import copy_context
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Protocol, TypeVar, final
 
-from slant.artifacts import digest_file
-from slant.disk import storage_errors, sync_folder, write_atomically
+from slant.disk import reading
 from slant.errors import ArtifactError, InputError
+from slant.patience import abandoned_by
 from slant.publish.release import Entry
 from slant.storage import (
     BLOCK_BYTES,
@@ -29,22 +29,20 @@ from slant.storage import (
 
 __all__ = [
     "Advance",
-    "FolderStore",
     "Source",
     "Store",
     "UrlStore",
     "ahead",
+    "check_sent",
     "digest_md5",
     "open_store",
+    "whole_block",
 ]
 
 Advance = Callable[[int], object]
 """Told of bytes that are done."""
 WORKERS = 4
 """Requests under way at once; each holds a block or part in memory."""
-_PART = ".part"
-# Their objects appear once they are whole, so that they need no temporary name.
-_OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "s3", "s3a"}
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -101,9 +99,13 @@ def open_store(location: str) -> Store:
     Raises:
         UsageError: the URL holds credentials, its protocol is unknown or its library missing.
     """
+    from slant.publish.folder_store import FolderStore
+
     if not is_url(location):
         return FolderStore(Path(location))
     check_url(location)
+    if location.startswith("file://"):
+        return FolderStore(Path(file_system(location)[1]))
     if location.startswith(("s3://", "s3a://")):
         from slant.publish.s3_store import S3Store
 
@@ -112,77 +114,15 @@ def open_store(location: str) -> Store:
 
 
 @final
-class FolderStore:
-    """A folder of this machine, or one that is mounted."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def place(self, name: str) -> str:
-        """See Store."""
-        return str(self._folder / name)
-
-    def read(self, name: str) -> bytes | None:
-        """See Store."""
-        try:
-            return (self._folder / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise InputError(f"{self.place(name)}: cannot be read: {error.strerror}") from error
-
-    def write(self, name: str, content: bytes) -> None:
-        """See Store."""
-        path = self._folder / name
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
-
-    def holds(self, name: str, path: Path, entry: Entry) -> bool | None:
-        """See Store."""
-        found = self._folder / name
-        if not found.is_file():
-            return None
-        return found.stat().st_size == entry.num_bytes and digest_file(found) == entry.sha256
-
-    def send(self, name: str, path: Path, entry: Entry, advance: Advance) -> int:
-        """See Store."""
-        target = self._folder / name
-        part = target.with_name(target.name + _PART)
-        with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("rb") as source, part.open("wb") as sink:
-                while block := source.read(BLOCK_BYTES):
-                    sink.write(block)
-                    advance(len(block))
-                sink.flush()
-                os.fsync(sink.fileno())
-            shutil.copymode(path, part)
-            part.replace(target)
-            sync_folder(target.parent)
-        return entry.num_bytes
-
-    def blocks(self, name: str, start: int, num_bytes: int) -> Iterator[bytes]:
-        """See Store."""
-        path = self._folder / name
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                for size in _sizes(start, num_bytes):
-                    yield _whole(file.read(size), size, str(path))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-@final
 class UrlStore:
-    """A URL that fsspec knows. A file that was not sent whole is sent again."""
+    """A URL that fsspec knows, of a store whose objects appear once they are whole.
+
+    A file that was not sent whole is sent again.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        protocol = file_system(self._url)[0].protocol
-        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
-        self._has_folders = protocols.isdisjoint(_OBJECT_STORES)
+        file_system(self._url)  # which finds out whether it can be used
 
     def place(self, name: str) -> str:
         """See Store."""
@@ -199,16 +139,7 @@ class UrlStore:
 
     def write(self, name: str, content: bytes) -> None:
         """See Store."""
-        fs, remote = self._ready(name)
-        if not self._has_folders:
-            write_url(self.place(name), content)
-            return
-
-        def write() -> None:
-            fs.pipe_file(remote + _PART, content)
-            fs.mv(remote + _PART, remote)
-
-        patiently(write, self.place(name), writes=True)
+        write_url(self.place(name), content)
 
     def holds(self, name: str, path: Path, entry: Entry) -> bool | None:
         """See Store."""
@@ -239,15 +170,16 @@ class UrlStore:
 
     def send(self, name: str, path: Path, entry: Entry, advance: Advance) -> int:
         """See Store."""
-        fs, remote = self._ready(name)
-        target = remote + _PART if self._has_folders else remote
-
-        def put() -> None:
-            fs.put_file(str(path), target)
-            if self._has_folders:
-                fs.mv(target, remote)
-
-        patiently(put, self.place(name), writes=True)
+        if entry.num_bytes <= BLOCK_BYTES:
+            # Looked at before it goes, the manifest above all: it says that a version is there.
+            with reading(path):
+                content = path.read_bytes()
+            check_sent(path, hashlib.sha256(content).hexdigest(), entry)
+            self.write(name, content)
+        else:
+            fs, remote = file_system(self.place(name))
+            patiently(lambda: fs.put_file(str(path), remote), self.place(name), writes=True)
+            check_sent(path, Entry.of(path).sha256, entry)
         advance(entry.num_bytes)
         return entry.num_bytes
 
@@ -260,40 +192,65 @@ class UrlStore:
         def fetch(first: int) -> bytes:
             end = min(first + BLOCK_BYTES, num_bytes)
             block = patiently(lambda: fs.cat_file(remote, start=first, end=end), url)
-            return _whole(bytes(block), end - first, url)
+            return whole_block(bytes(block), end - first, url)
 
         return ahead(fetch, starts)
-
-    def _ready(self, name: str) -> tuple[Any, str]:
-        """The file system and the path of a file, in a folder that is there."""
-        fs, remote = file_system(self.place(name))
-        if self._has_folders:  # others make none, or make a bucket
-            parent = fs._parent(remote)
-            patiently(lambda: fs.makedirs(parent, exist_ok=True), self.place(name), writes=True)
-        return fs, remote
 
 
 def ahead(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """``work`` done on every item by ``WORKERS`` threads; results in order, and few of them held.
 
-    An error, or the end of whoever takes the results, ends the work that has not begun.
+    An error, or the end of whoever takes the results, ends the work: requests that fail are not
+    sent again, and one that hangs does not hold up the end of the process.
     """
-    pool = ThreadPoolExecutor(WORKERS)
     waiting: deque[Future[_Result]] = deque()
+    gone = Event()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            waiting.append(_begin(work, item, gone))
             if len(waiting) == WORKERS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        gone.set()
+
+
+def _begin(work: Callable[[_Item], _Result], item: _Item, gone: Event) -> Future[_Result]:
+    """``work(item)`` in a thread of its own.
+
+    Not in a pool: the interpreter waits for the threads of a pool before it ends, and Ctrl-C would
+    have to wait for a network that is away.
+    """
+    future: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            with abandoned_by(gone):
+                future.set_result(work(item))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=copy_context().run, args=(run,), daemon=True).start()
+    return future
+
+
+def check_sent(path: Path, sha256: str, entry: Entry) -> None:
+    """Refuse what was sent of a file that is no longer what the release lists.
+
+    Raises:
+        ArtifactError: its sha256 is another.
+    """
+    if sha256 != entry.sha256:
+        raise ArtifactError(
+            f"{path}: changed while it was sent",
+            hint="Run `slant export` again; nothing points to what was sent.",
+        )
 
 
 def digest_md5(path: Path) -> str:
     """MD5 of a file in hex: what stores keep as a checksum. It protects against no attacker."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, _md5).hexdigest()
 
 
@@ -313,13 +270,8 @@ def _md5_of(info: dict[str, Any]) -> str | None:
     return bytes(found).hex() if found else None
 
 
-def _sizes(start: int, num_bytes: int) -> Iterator[int]:
-    """Sizes of the blocks of a file from ``start`` on."""
-    for first in range(start, num_bytes, BLOCK_BYTES):
-        yield min(BLOCK_BYTES, num_bytes - first)
-
-
-def _whole(block: bytes, num_bytes: int, place: str) -> bytes:
+def whole_block(block: bytes, num_bytes: int, place: str) -> bytes:
+    """The block, if it is one of so many bytes."""
     if len(block) != num_bytes:
         raise ArtifactError(f"{place}: is damaged (it is shorter than its manifest says)")
     return block

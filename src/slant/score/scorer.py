@@ -22,7 +22,7 @@ from slant.score.engine import Engine
 from slant.score.pooling import Block, ask_block, encode_blocks
 from slant.task.encode import Encoder
 from slant.task.languages import of_language
-from slant.task.spec import TaskSpec
+from slant.task.spec import SPEC_FILE, TaskSpec
 
 __all__ = ["Refusal", "Scorer"]
 
@@ -105,9 +105,9 @@ class Scorer:
         from slant.model.base import load_tokenizer
 
         folder = Path(bundle)
-        spec = TaskSpec.load(folder)
-        if verify:
+        if verify and (folder / SPEC_FILE).is_file():  # without, it is no bundle at all
             verify_bundle(folder, weights=engine != "vllm")
+        spec = TaskSpec.load(folder)
         if engine == "vllm":
             from slant.score.vllm_engine import VllmEngine
 

@@ -23,9 +23,10 @@ from slant.task.spans import TokenStarts, cut_windows, trim_spans
 from slant.task.spec import TaskSpec
 from slant.task.verbalizer import encode_text
 
-__all__ = ["Encoder"]
+__all__ = ["MIN_DOCUMENT_TOKENS", "Encoder"]
 
-_MIN_DOCUMENT_TOKENS = 8
+MIN_DOCUMENT_TOKENS = 8
+"""Fewer of a document say nothing; a prompt that has room for fewer is refused."""
 # A passage takes a quarter of the room at most, or a single one would be all that is seen.
 _PASSAGES_IN_ROOM = 4
 _ROOM_STEPS = 16  # a window is a whole number of sixteenths of the token limit
@@ -46,6 +47,11 @@ class Encoder:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._spec = spec
+
+    @property
+    def padding(self) -> str:
+        """Text of the token that fills batches."""
+        return str(self._tokenizer.id_to_token(self._spec.pad_token_id) or "")
 
     def prompt(self, document: str, narrative: str | None) -> str:
         """The prompt, the document shortened where the token limit asks for it.
@@ -142,7 +148,7 @@ class Encoder:
         """Tokens left for the document beside narrative, cue and one marker."""
         around = self._length(self._spec.template.render(self._spec.marker, narrative))
         room = self._spec.token_limit - around
-        if room < _MIN_DOCUMENT_TOKENS:
+        if room < MIN_DOCUMENT_TOKENS:
             raise TaskError(
                 f"narrative and cue take {around} of {self._spec.token_limit} tokens; "
                 f"no room is left for the document (narrative: {(narrative or '')[:60]!r}…)",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -211,10 +212,15 @@ def _save_trained(job: Job, causal_lm: nn.Module) -> None:
 def _save_merged(job: Job) -> None:
     """Write base and adapter as one Hugging Face folder."""
     if _section(job).method == "lora":
-        merged = load_merged(job.base.folder, job.out / SCRATCH / _ADAPTER, dtype=job.dtype)
+        merged = load_merged(
+            job.base.folder,
+            job.out / SCRATCH / _ADAPTER,
+            dtype=job.dtype,
+            quantize=job.settings.model.quantize,
+        )
         save_causal_lm(merged, job.base.folder, job.out / MODEL_FOLDER)
 
 
 def adapted_model(base: BaseModel, adapt: Artifact) -> BaseModel:
     """The adapted model as a base for tuning: under the base's name, with its own digest."""
-    return BaseModel(base.name, adapt.path / MODEL_FOLDER, adapt.digest)
+    return replace(base, folder=adapt.path / MODEL_FOLDER, digest=adapt.digest)

@@ -31,6 +31,7 @@ def test_an_imported_model_scores_like_any_bundle(peer: Path, cli: Cli) -> None:
     assert done.code == 0, done.err
     assert done.out.startswith("import    done           bundle\n")
     assert "sequence classifier; asked " in done.out
+    assert "labels and its own names of them: against = LABEL_0, for = LABEL_1\n" in done.out
     contract = json.loads((peer.parent / "bundle" / "slant.json").read_text("utf-8"))
     assert contract["template"]["prompt"] == "{document}\n\n{narrative}:"
     scored = cli("score", "bundle", "--text", "The bridge is a ruin.", "--dtype", "float32")
@@ -41,6 +42,9 @@ def test_an_imported_model_scores_like_any_bundle(peer: Path, cli: Cli) -> None:
     told = json.loads(again.out)
     assert told["fingerprint"] == contract["fingerprint"]
     assert told["source"]["name"] == "peer"
+    other = ["--labels", "for = label_1, against=LABEL_0", "--token-limit", "100", "--json"]
+    done = cli("import", "peer", "other", *other)
+    assert json.loads(done.out)["source"]["labels"] == {"for": "LABEL_1", "against": "LABEL_0"}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,12 @@ def test_an_imported_model_scores_like_any_bundle(peer: Path, cli: Cli) -> None:
         (["no-such", "bundle"], 2, "no-such: there is no such folder"),
         (["peer", "bundle"], 1, "peer does not name its 2 labels"),
         (["peer", "bundle", "--labels", "a,b,c"], 1, "the labels a, b, c are not those of peer"),
+        (
+            ["peer", "bundle", "--labels", "a=LABEL_0,b"],
+            2,
+            "--labels a=LABEL_0,b: must be LABEL=",
+        ),
+        (["peer", "bundle", "--labels", "a=x,a=y"], 2, "--labels a=x,a=y: must be LABEL=ITS-NAME"),
         (["peer", "bundle", "--dtype", "float8"], 2, "--dtype float8: must be one of bfloat16"),
         (["peer", "bundle", "--label-word", "a"], 2, "--label-word a: must be LABEL=WORD"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+from s3_server import s3_server
 from slant.artifacts import load
 from slant.publish.release import Release
 from tiny_release import write_release
@@ -76,6 +77,8 @@ def test_a_bundle_that_does_not_prove_itself_ends_with_exit_code_3(
     [
         (["publish", "nowhere", "to"], 1, "nowhere: the export artifact is not there"),
         (["publish", "made", "s3://key:word@bucket"], 2, "holds credentials"),
+        (["publish", "made", "s3:/bucket/x"], 2, "s3:/bucket/x: cannot be published to"),
+        (["pull", "S4://bucket/x"], 2, "S4://bucket/x: cannot be published to"),
         (["publish", "made", "to", "--alias", "Latest"], 2, "cannot be the name of an alias"),
         (["pull", "nowhere"], 1, "nowhere/latest.json: is not there"),
         (["pull", "made", "--version", "x.y"], 2, "is neither a version nor an alias"),
@@ -101,22 +104,54 @@ def test_a_project_publishes_its_bundle_once_and_again_if_it_is_gone(
     version = Release.of(project / "work" / "bundle").version
     assert "up to date" in first.out.splitlines()[0]  # where it goes does not change what it is
     assert first.out.splitlines()[-1].startswith("publish   sent ")
-    assert first.out.splitlines()[-1].endswith(f"{to}/versions/{version}")
+    assert first.out.splitlines()[-1].endswith(f"{project}/to/versions/{version}")
     load(project / "to" / "versions" / version, "export").verify()
 
-    # Somebody goes back to another version: an idle run leaves that as it is.
+    # Somebody goes back to another version: an idle run leaves that as it is. It reads no weights.
+    weights = project / "work" / "bundle" / "causal-lm" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (project / "to" / "latest.json").write_text("{}")
     second = cli(*options)
     assert second.code == 0, second.err
     assert "publish" not in second.out
     assert (project / "to" / "latest.json").read_text() == "{}"
 
+    weights.write_bytes(content)
     shutil.rmtree(project / "to")
     third = cli(*options)
     assert third.code == 0, third.err
     assert "up to date" in third.out
-    assert f"{to}/versions/{version}" in third.out
+    assert f"{project}/to/versions/{version}" in third.out
     assert json.loads((project / "to" / "latest.json").read_text())["version"] == version
+
+
+def test_the_address_may_come_from_the_environment_and_is_not_written_down(
+    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", f"file://{project}/to")
+    done = cli("export", "slant.yaml", "--set", "export.to=${MODELS}")
+    assert done.code == 0, done.err
+    version = Release.of(project / "work" / "bundle").version
+    assert done.out.splitlines()[-1].endswith(f"{project}/to/versions/{version}")
+    assert "file:" not in (project / "work" / "published.json").read_text()
+    assert not any("file:" in path.name for path in (project / "work").iterdir())
+
+
+def test_a_run_with_nothing_to_do_ends_well_although_the_store_is_away(
+    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slant.pipeline._IDLE_PATIENCE_S", 0.1)
+    options = ["export", "slant.yaml", "--set", "export.to=s3://models/x"]
+    with s3_server() as server:
+        server.put("models", b"")
+        assert "publish" in cli(*options).out
+        server.kill()
+        done = cli(*options)
+        assert done.code == 0, done.err
+        assert "publish" not in done.out
+        assert "whether the bundle is still where it was published is not known" in done.err
+        assert "no answer for 0.1 s" in done.err
 
 
 def test_an_address_that_cannot_be_used_is_found_out_before_the_work(
@@ -125,7 +160,7 @@ def test_an_address_that_cannot_be_used_is_found_out_before_the_work(
     shutil.rmtree(project / "work" / "bundle")
     done = cli("run", "slant.yaml", "--set", "export.to=s4://bucket/x", "--set", "seed=9")
     assert done.code == 2
-    assert "s4://bucket/x: 's4://' is no protocol that can be read" in done.err
+    assert "s4://bucket/x: cannot be published to" in done.err
     assert "ingest" not in done.out
 
 

@@ -136,7 +136,7 @@ def test_credentials_in_the_address_of_a_file_are_refused() -> None:
         ("endpoints: [{url: u, model: m}]", "3: evaluate.endpoints[0].url", "must begin with http"),
         ("endpoints: [{url: 'http://a:b@h', model: m}]", "3: evaluate.endpoints[0].url",
          "must hold no password"),
-        ("decisions: {max_error: 0}", "3: evaluate.decisions.max_error", "greater than 0"),
+        ("decisions: {max_error: 0}", "3: evaluate.decisions.max_error", "at least 0.001"),
         ("decisions: {by: narrative}", "3: evaluate.decisions.by",
          "must be one of language, all"),
     ],

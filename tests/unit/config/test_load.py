@@ -382,21 +382,3 @@ def test_a_url_with_credentials_is_refused_and_not_repeated(
     assert found.startswith(f"slant.yaml:2: {key}: the URL holds credentials")
     assert "AKIA" not in found
     assert "sekret" not in found
-
-
-@pytest.mark.parametrize(
-    ("to", "folder", "publishes"),
-    [
-        ("bundle", "bundle", False),
-        ("models/best", "models/best", False),
-        ("s3://bucket/models/x", "bundle", True),
-        ("hf://org/name", "bundle", True),
-        ("mlflow+http://host:5000/name", "bundle", True),
-        ("models:/name", "bundle", True),
-    ],
-)
-def test_a_bundle_is_written_to_a_folder_and_published_to_anything_else(
-    write: Write, to: str, folder: str, publishes: bool
-) -> None:
-    export = load_settings(write(MINIMAL + f"export: {{to: '{to}'}}\n")).export
-    assert (export.folder, export.publishes) == (folder, publishes)

@@ -20,13 +20,15 @@ from ruamel.yaml import YAML
 from slant.artifacts import Artifact, load
 from slant.config.load import dump_settings
 from slant.corpus import Corpus
+from slant.errors import TaskError
 from slant.evaluate.stage import Subject, run_evaluate
 from slant.export.card import render_card
 from slant.export.origin import describe_origin
 from slant.export.stage import run_export
-from slant.model.base import BaseModel
+from slant.model.base import BaseModel, load_tokenizer
 from slant.progress import SilentProgress
 from slant.score.scorer import Scorer
+from slant.task.encode import Encoder
 from slant.task.spec import TaskSpec
 from slant.task.template import Template
 from tiny_stages import (
@@ -265,6 +267,61 @@ def test_a_model_that_may_decide_nothing_alone_is_said_to_be_one(bundle: Artifac
     assert "decide alone\n" not in rendered(bundle, report)
 
 
+def test_what_a_promise_counts_is_said_with_it(bundle: Artifact) -> None:
+    report = sample_report()
+    once = "of the answers are wrong that reach these confidences, in each line by itself, counting"
+    assert once not in " ".join(rendered(bundle, report).split())
+    report["decisions"]["counted"] = "counting every document once"
+    card = " ".join(rendered(bundle, report).split())
+    assert f"{once} every document once." in card
+    for group in report["decisions"]["groups"]:
+        group["threshold"] = None
+    card = " ".join(rendered(bundle, report).split())
+    assert "at most 10 % of the answers are wrong, counting every document once. `slant`" in card
+
+
+@pytest.mark.parametrize(
+    ("formats", "said"),
+    [
+        (
+            ["causal-lm", "classifier", "int8", "adapter"],
+            "it is part of the weights of `classifier/` and `int8/`; the logits of `causal-lm/` "
+            "and `adapter/` are to be divided by it",
+        ),
+        (["causal-lm"], "the logits of `causal-lm/` are to be divided by it"),
+    ],
+)
+def test_the_card_says_where_the_temperature_is(
+    bundle: Artifact, root: Path, formats: list[str], said: str
+) -> None:
+    proof = json.loads(bundle.file("parity.json").read_text("utf-8"))
+    proof["formats"] = dict.fromkeys(formats, proof["formats"]["causal-lm"])
+    report, spec = sample_report(), TaskSpec.load(bundle.path)
+    card = " ".join(render_card(report, spec, proof, origin_of(root)).split())
+    assert f"fitted on {report['calibration']['examples']} other examples: {said}." in card
+    report["calibration"]["examples"] = 0
+    card = " ".join(render_card(report, spec, proof, origin_of(root)).split())
+    assert "The probabilities are not calibrated" in card
+    assert "fitted on" not in card
+
+
+def test_the_snippet_refuses_what_slant_refuses(bundle: Artifact, card: str) -> None:
+    names, _ = run(snippets(card)[1], bundle)
+    spec = TaskSpec.load(bundle.path)
+    encoder = Encoder(load_tokenizer(bundle.path / "causal-lm"), spec)
+    around = names["count"](names["fill"](names["clean"](spec.marker), "n"))
+    document = "The bridge is a ruin. " * 40
+    for room in (8, 7):
+        narrative = "n" * (spec.token_limit - around + 1 - room)
+        if room == 8:
+            assert names["make_prompt"](document, narrative) == encoder.prompt(document, narrative)
+            continue
+        with pytest.raises(TaskError, match="no room"):
+            encoder.prompt(document, narrative)
+        with pytest.raises(ValueError, match="no room"):
+            names["make_prompt"](document, narrative)
+
+
 def test_temperatures_of_languages_are_of_slant_alone(bundle: Artifact) -> None:
     report = sample_report()
     card = rendered(bundle, report, temperatures=(("es", 1.48), ("tl", 2.14)))
@@ -292,21 +349,26 @@ def odd_report(bundle: Artifact) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "known_as"),
+    ("name", "is_local", "known_as"),
     [
-        ("org/model-7B", "org/model-7B"),
-        ("gemma-3-270m", "google/gemma-3-270m"),
-        ("./models/no: such", None),
-        ("#7", None),
+        ("org/model-7B", False, "org/model-7B"),
+        ("gemma-3-270m", False, "google/gemma-3-270m"),
+        ("./models/no: such", False, None),
+        ("#7", False, None),
+        ("models/mine", True, None),
     ],
 )
 def test_any_name_of_a_base_gives_front_matter_that_a_hub_takes(
-    bundle: Artifact, name: str, known_as: str | None
+    bundle: Artifact, root: Path, name: str, is_local: bool, known_as: str | None
 ) -> None:
     """A hub refuses a card that names a base model that no hub can have."""
-    card = rendered(bundle, odd_report(bundle), base=name)
+    base = BaseModel(name, root / "base", "0" * 64, is_local)
+    spec = replace(TaskSpec.load(bundle.path), base=name)
+    origin = origin_of(root, base=base)
+    card = render_card(odd_report(bundle), spec, bundle.facts["parity"], origin)
     assert front_matter(card).get("base_model") == known_as
     assert f"`{name}`" in card
+    assert ("huggingface.co" in card) is (known_as is not None)
 
 
 @pytest.mark.parametrize("langs", [["und"], ["en", "zh-hant", "x-taglish", "und"]])

@@ -61,4 +61,4 @@ def test_the_page_has_the_bounds_that_hold(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     spec = make_spec(base)
     probes = choose_probes(Encoder(load_tokenizer(base.folder), spec), spec, 1)
-    assert sum(bool(probe.edge_case) for probe in probes) == 14  # "Fourteen edge cases"
+    assert sum(bool(probe.edge_case) for probe in probes) == 15  # "Fifteen edge cases"

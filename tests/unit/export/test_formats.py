@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporting import moved_checkpoint
+from exporting import export_moved, moved_checkpoint
 from slant.errors import ModelError
 from slant.export.adapter_format import write_adapter
 from slant.export.formats import write_causal_lm, write_classifier
@@ -327,6 +327,20 @@ def test_an_adapter_names_its_base_by_digest_and_no_path(tmp_path: Path) -> None
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         copy = (tmp_path / "adapter" / name).read_bytes()
         assert copy == (checkpoint / "adapter" / name).read_bytes()
+
+
+def test_every_folder_has_the_licence_of_the_base(tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    base = save_base(tmp_path / "base")
+    (base.folder / "README.md").write_text("---\nlicense: llama3\n---\n")
+    (base.folder / "LICENSE").write_text("You may.")
+    spec = make_spec(base)
+    checkpoint = moved_checkpoint(tmp_path / "tune", base, spec)
+    formats = ("causal-lm", "classifier", "adapter", "int8")
+    export_moved(tmp_path / "bundle", base, spec, checkpoint, formats=formats)
+    for name in formats:
+        assert (tmp_path / "bundle" / name / "LICENSE").read_text() == "You may."
+        assert "llama3" in (tmp_path / "bundle" / name / "BASE_MODEL.md").read_text()
 
 
 def test_a_tokenizer_that_transformers_would_make_anew_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,16 @@ import torch
 from huggingface_hub import metadata_load
 from safetensors.torch import load_file, save_file
 
+from foreign_models import (
+    NAMES,
+    TEXTS,
+    asked_by_transformers,
+    imported,
+    save_classifier,
+    save_lora,
+    save_tokenizer,
+    scored,
+)
 from slant.artifacts import Artifact, find
 from slant.errors import GateError, ModelError, SlantError, TaskError, UsageError
 from slant.export.consumer import answer
@@ -24,86 +33,9 @@ from slant.publish.release import Release
 from slant.score.scorer import Scorer
 from slant.task.spec import TaskSpec
 from tiny import tiny_tokenizer
-from tiny_stages import save_base, tiny_config
+from tiny_stages import save_base
 
-TEXTS = ["The bridge is a ruin.", "新桥令人高兴", "Мост открыт <eos>"]
 FAMILIES = ("mistral", "llama", "qwen3", "gemma3")
-NAMES = ("Negative", "Neutral", "Positive")
-
-
-def imported(source: Path, bundle: Path, **options: Any) -> Artifact:
-    """The proof is made in this process; one test has it made in a fresh one."""
-    few = {"parity_examples": 8, "token_limit": 128, "ask": answer}
-    return import_model(source, bundle, **{**few, **options})
-
-
-def save_tokenizer(folder: Path) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    PreTrainedTokenizerFast(
-        tokenizer_object=tiny_tokenizer(),
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-    ).save_pretrained(folder)
-
-
-def save_classifier(
-    folder: Path, family: str = "mistral", *, names: Sequence[str] = NAMES, **changes: Any
-) -> Path:
-    """A classifier as transformers' Trainer leaves one."""
-    from transformers import AutoModelForSequenceClassification
-
-    config = tiny_config(family)
-    config.num_labels = len(names)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: row for row, name in enumerate(names)}
-    for name, value in changes.items():
-        setattr(config, name, value)
-    with torch.random.fork_rng(), quiet_transformers():
-        torch.manual_seed(3)
-        model = AutoModelForSequenceClassification.from_config(config)
-        model.to(changes.get("dtype", torch.float32)).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
-
-
-def save_lora(folder: Path, base: Path, task: str, **options: Any) -> Path:
-    """An adapter as PEFT leaves one, with weights that do something."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    auto = AutoModelForCausalLM if task == "CAUSAL_LM" else AutoModelForSequenceClassification
-    changes = {} if task == "CAUSAL_LM" else {"num_labels": 3}
-    with torch.random.fork_rng(), quiet_transformers():
-        torch.manual_seed(4)
-        model = auto.from_pretrained(base, **changes)
-        config = LoraConfig(task_type=task, r=4, target_modules=["q_proj", "v_proj"], **options)
-        adapted = get_peft_model(model, config)
-        for name, param in adapted.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(param, std=0.3)
-        adapted.save_pretrained(folder)
-    return folder
-
-
-def asked_by_transformers(folder: Path, texts: Sequence[str]) -> np.ndarray:
-    """What a classifier answers, one text at a time, by transformers alone."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    with quiet_transformers():
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
-    with torch.inference_mode():
-        rows = [
-            model.eval()(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
-            for text in texts
-        ]
-    return torch.stack(rows).numpy()
-
-
-def scored(bundle: Artifact, texts: Sequence[str]) -> np.ndarray:
-    return Scorer.load(bundle.path, dtype="float32").predict_proba(list(texts))
 
 
 def test_weights_stay_in_the_dtype_that_they_are_stored_in(tmp_path: Path) -> None:
@@ -162,8 +94,34 @@ def test_labels_without_names_are_named_in_the_order_of_the_head(tmp_path: Path)
     assert scored(bundle, TEXTS) == pytest.approx(asked_by_transformers(source, TEXTS), abs=1e-4)
 
 
-@pytest.mark.parametrize("labels", [["negative", "other", "positive"], ["negative", "positive"]])
-def test_labels_that_are_not_the_classifiers_are_refused(labels: list[str], tmp_path: Path) -> None:
+def test_labels_that_the_head_calls_otherwise_are_told_by_name_and_never_guessed(
+    tmp_path: Path,
+) -> None:
+    source = save_classifier(tmp_path / "peer", names=("POS", "NEU", "NEG"))
+    labels = {"negative": "neg", "neutral": "NEU", "positive": "POS"}
+    with pytest.raises(TaskError, match=r"are not those of .*: POS, NEU, NEG") as error:
+        imported(source, tmp_path / "bundle", labels=[*labels])
+    assert "--labels negative=ITS-NAME,neutral=ITS-NAME" in error.value.hint
+    assert not (tmp_path / "bundle").exists()
+    bundle = imported(source, tmp_path / "bundle", labels=labels)
+    expected = asked_by_transformers(source, TEXTS)[:, [2, 1, 0]]
+    assert scored(bundle, TEXTS) == pytest.approx(expected, abs=1e-4)
+    rows = {"negative": "NEG", "neutral": "NEU", "positive": "POS"}
+    assert bundle.facts["parity"]["source"]["labels"] == rows
+    card = bundle.file("README.md").read_text("utf-8")
+    assert "negative (`NEG`), neutral (`NEU`), positive (`POS`)." in card
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["negative", "other", "positive"],
+        ["negative", "positive"],
+        {"a": "Negative", "b": "Negative", "c": "Positive"},
+        {"a": "Negative", "b": "Neutral", "c": "Pos"},
+    ],
+)
+def test_labels_that_are_not_the_classifiers_are_refused(labels: Any, tmp_path: Path) -> None:
     source = save_classifier(tmp_path / "peer")
     with pytest.raises(TaskError, match=r"are not those of .*: Negative, Neutral, Positive"):
         imported(source, tmp_path / "bundle", labels=labels)
@@ -215,6 +173,27 @@ def test_an_adapter_is_put_into_the_base_that_it_names(tmp_path: Path) -> None:
     assert scored(bundle, TEXTS[:1])[0] == pytest.approx(expected, abs=1e-4)
 
 
+def test_an_adapter_and_its_base_each_have_a_licence(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama").folder
+    source = save_lora(tmp_path / "peer", base, "CAUSAL_LM")
+    save_tokenizer(source)  # as trainers leave it there
+    for folder, license_ in ((base, "llama3"), (source, "cc-by-nc-4.0")):
+        (folder / "README.md").write_text(f"---\nlicense: {license_}\n---\n")
+        (folder / "LICENSE").write_text(f"the terms of {license_}")
+    bundle = imported(source, tmp_path / "bundle")
+    card = bundle.file("README.md").read_text("utf-8")
+    assert "The adapter's licence, `cc-by-nc-4.0`, applies to this model.\n" in card
+    assert "The base model's licence, `llama3`, applies to this model too.\n" in card
+    found = metadata_load(bundle.file("README.md"))
+    assert found["license"] == "other"
+    assert found["license_name"] == "cc-by-nc-4.0-and-llama3"
+    assert "base_model" not in found  # a folder, which others do not have
+    for name in ("causal-lm", "classifier"):
+        assert bundle.file(f"{name}/LICENSE").read_text() == "the terms of llama3"
+        assert bundle.file(f"{name}/ADAPTER_LICENSE").read_text() == "the terms of cc-by-nc-4.0"
+        assert bundle.file(f"{name}/ADAPTER_MODEL.md").is_file()
+
+
 def test_an_adapter_of_a_classifier_brings_its_head(tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
@@ -233,6 +212,7 @@ def test_an_adapter_of_a_classifier_brings_its_head(tmp_path: Path) -> None:
 
 
 def test_an_import_is_proved_in_a_fresh_process_and_made_once(peer: Path, proved: Artifact) -> None:
+    assert proved.file("classifier/BASE_MODEL.md").read_text() == (peer / "README.md").read_text()
     assert {path.name for path in proved.path.iterdir()} == {
         "README.md",
         "causal-lm",
@@ -260,6 +240,18 @@ def test_the_card_says_that_nothing_was_measured(proved: Artifact) -> None:
     assert "evaluate.bundles" in card
     assert metadata_load(proved.file("README.md"))["license"] == "apache-2.0"
     assert TaskSpec.load(proved.path).fingerprint in card
+
+
+def test_a_text_that_ends_in_any_token_is_read_to_its_end(tmp_path: Path) -> None:
+    """transformers takes the last token that is no padding, which must not be one of the text."""
+    source = save_classifier(tmp_path / "peer", pad_token_id=None, eos_token_id=None)
+    bundle = imported(source, tmp_path / "bundle")
+    texts = ["The bridge is a ruin!!!", *(f"closed {token}" for token in ("<pad>", "<bos>"))]
+    expected = asked_by_transformers(source, texts)
+    found = asked_by_transformers(bundle.path / "classifier", texts)
+    assert found == pytest.approx(expected, abs=1e-4)
+    edge_cases = bundle.facts["parity"]["probes"]["edge_cases"]
+    assert "ends in the padding token" in edge_cases
 
 
 def test_the_cards_code_asks_an_imported_model_as_slant_does(proved: Artifact) -> None:
@@ -379,7 +371,7 @@ def test_an_import_that_does_not_reproduce_its_source_leaves_nothing(
             save_file({**tensors, key: tensors[key] * -1}, path, metadata={"format": "pt"})
         return answer(job)
 
-    with pytest.raises(GateError, match="does not reproduce"):
+    with pytest.raises(GateError, match="bundle does not reproduce the model that it was made of"):
         imported(peer, tmp_path / "bundle", ask=tampering)
     assert find(tmp_path / "bundle", "export") is None
     assert not (tmp_path / "bundle" / "classifier").exists()

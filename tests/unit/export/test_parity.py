@@ -33,7 +33,7 @@ from tiny_stages import (
     write_ingest,
 )
 
-EDGE_CASES = 14
+EDGE_CASES = 15
 DTYPE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 
 
@@ -246,7 +246,7 @@ def test_nothing_loadable_is_left_when_parity_fails(root: Path, tmp_path: Path) 
     def wrong(job: Mapping[str, Any]) -> dict[str, Any]:
         return answer({**job, "temperature": 3 * job["temperature"]})
 
-    with pytest.raises(GateError, match="does not reproduce the trained model") as caught:
+    with pytest.raises(GateError, match="does not reproduce the model") as caught:
         export(root, out, ask=wrong)
     assert caught.value.exit_code == 3
     assert not {"slant.json", "manifest.json"} & {path.name for path in out.iterdir()}

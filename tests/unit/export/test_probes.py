@@ -18,7 +18,7 @@ from slant.records import Document, Example, Narrative
 from tiny_stages import documents_and_examples, write_ingest
 from tiny_task import TEMPLATE, tiny_encoder, tiny_spec
 
-EDGE_CASES = 14
+EDGE_CASES = 15
 
 
 def chosen(corpus: Corpus | None, count: int, token_limit: int = 200) -> list[Probe]:

@@ -20,7 +20,7 @@ from tiny import tiny_spaceless_tokenizer
 from tiny_stages import EOS, save_base, tiny_settings
 from unit.export.test_formats import make_spec
 
-REFUSED = "does not reproduce the trained model"
+REFUSED = "does not reproduce the model"
 
 
 @pytest.fixture(scope="module")

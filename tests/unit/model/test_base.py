@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 
 from slant.errors import ModelError, UsageError
 from slant.model.base import (
+    find_pad_id,
     load_causal_lm,
     load_tokenizer,
     pick_device,
@@ -22,7 +24,8 @@ from slant.model.base import (
     resolve_dtype,
 )
 from slant.progress import SilentProgress
-from tiny import save_tiny_model, tiny_tokenizer
+from slant.task.verbalizer import encode_text
+from tiny import PAD, save_tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,45 @@ def test_a_tokenizer_is_loaded_without_the_padding_and_truncation_of_who_saved_i
     assert load_tokenizer(tmp_path).encode(text).ids == tiny_tokenizer().encode(text).ids
 
 
+@pytest.mark.parametrize(
+    ("pad", "eos", "found"),
+    [
+        (PAD, 258, PAD),
+        (None, 258, 258),
+        (None, [258, 7], 258),
+        (None, None, 256),  # its first special token
+        (33, 258, 258),  # a letter
+        (99_999, [], 256),
+        (True, "x", 256),
+        ([PAD], {}, PAD),
+    ],
+)
+def test_batches_are_filled_with_a_special_token_that_no_text_becomes(folder, pad, eos, found):
+    edit_config(pad_token_id=pad, eos_token_id=eos)(folder)
+    assert find_pad_id(load_tokenizer(folder), folder) == found
+
+
+def test_a_token_for_what_is_unknown_or_written_out_fills_no_batches(tmp_path):
+    vocab = {"<unk>": 0, "<x>": 1, "a": 2, "<": 3, "x": 4, ">": 5, "<x": 6, "<end>": 7}
+    model = models.BPE(vocab=vocab, merges=[("<", "x"), ("<x", ">")], unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    tokenizer.add_special_tokens(["<unk>", "<x>", "<end>"])
+    assert encode_text(tokenizer, "é<x>") == [0, 1]
+    (tmp_path / "config.json").write_text('{"pad_token_id": 0, "eos_token_id": 1}')
+    assert find_pad_id(tokenizer, tmp_path) == 7
+
+
+def test_a_tokenizer_without_special_tokens_is_refused_and_not_made_to_fill_with_a_letter(folder):
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    with pytest.raises(ModelError, match="no special token that could fill batches") as raised:
+        find_pad_id(tokenizer, folder)
+    assert "add_special_tokens" in raised.value.hint
+
+
+def test_a_name_of_a_folder_is_told_from_one_of_a_hub(folder):
+    assert resolve("tiny", folder.parent).is_local
+
+
 def test_a_tokenizer_that_is_not_there_or_damaged_is_an_error(folder):
     (folder / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(ModelError, match=r"tokenizer\.json: cannot be read"):
@@ -176,6 +218,14 @@ def drop_a_tensor(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_bias_of_the_head_that_the_architecture_would_leave_out_is_an_error(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.bias"] = torch.ones(len(tensors["model.embed_tokens.weight"]))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"holds lm_head\.bias, which MistralForCausalLM"):
+        load_causal_lm(folder, dtype=torch.float32)
 
 
 @pytest.mark.parametrize(

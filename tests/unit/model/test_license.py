@@ -7,7 +7,13 @@ import torch
 
 from slant.model.base import load_causal_lm
 from slant.model.folder import save_causal_lm
-from slant.model.license import License, copy_license, read_license
+from slant.model.license import (
+    License,
+    copy_adapter_license,
+    copy_license,
+    join_licenses,
+    read_license,
+)
 from tiny_stages import save_base
 
 
@@ -68,6 +74,28 @@ def test_a_license_goes_along_through_every_folder_that_is_written(tmp_path: Pat
     assert (exported / "USE_POLICY.md").read_text() == "But not that."
     # The base's card is not that of what was made of it.
     assert not (exported / "README.md").exists()
+
+
+def test_what_is_made_of_an_adapter_has_its_licence_and_that_of_its_base(tmp_path: Path) -> None:
+    base, adapter, made, again = (tmp_path / name for name in ("base", "adapter", "made", "again"))
+    for folder, license_ in ((base, "llama3"), (adapter, "cc-by-nc-4.0")):
+        write_card(folder, f"license: {license_}\n")
+        (folder / "LICENSE").write_text(license_)
+    made.mkdir()
+    copy_license(base, made)
+    copy_adapter_license(adapter, made)
+    assert read_license("org/model", made) == License("other", "cc-by-nc-4.0-and-llama3")
+    again.mkdir()
+    copy_license(made, again)
+    assert read_license("org/model", again) == License("other", "cc-by-nc-4.0-and-llama3")
+    assert (again / "LICENSE").read_text() == "llama3"
+    assert (again / "ADAPTER_LICENSE").read_text() == "cc-by-nc-4.0"
+
+
+def test_two_licences_are_one_where_they_are_the_same_or_only_one_is_known() -> None:
+    mit = License("mit")
+    assert join_licenses(mit, None) == join_licenses(None, mit) == join_licenses(mit, mit) == mit
+    assert join_licenses(None, None) is None
 
 
 def test_a_folder_without_any_gives_none_along(tmp_path: Path) -> None:

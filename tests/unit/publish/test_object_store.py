@@ -12,7 +12,7 @@ import pytest
 from s3_server import s3_server
 from slant.artifacts import load
 from slant.disk import write_atomically
-from slant.errors import ArtifactError, UsageError
+from slant.errors import ArtifactError, StorageError, UsageError
 from slant.progress import SilentProgress
 from slant.publish.object_store import publish_to_store
 from slant.publish.publish import check_target, publish_bundle
@@ -196,7 +196,9 @@ def test_a_signature_can_be_added_and_is_not_replaced(to: str, release: Release)
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("s4://bucket/x", "is no protocol that can be read"),
+        ("s4://bucket/x", "cannot be published to"),
+        ("s3//bucket/x", "cannot be published to"),
+        ("hf://datasets/x", "is no repository"),
         ("s3://key:secret@bucket/x", "holds credentials"),
         ("hf://only-a-name", "is no repository"),
     ],
@@ -210,6 +212,28 @@ def test_an_address_that_cannot_be_published_to_is_found_out_at_once(
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_is_not_made(release: Release) -> None:
-    with pytest.raises(Exception, match="there is no such file or bucket") as caught:
-        publish(release, "s3://nobucket/x")
-    assert type(caught.value).__name__ == "StorageError"
+    for dry_run in (True, False):
+        with pytest.raises(StorageError, match="there is no such file or bucket"):
+            publish(release, "s3://nobucket/x", dry_run=dry_run)
+
+
+@pytest.mark.parametrize("name", ["latest", "champion"])
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"\xff", b"[" * 100_000, b'{"model_type": "mistral"}', b'{"schema": "slant.latest/1"}'],
+)
+def test_a_pointer_that_cannot_be_read_is_found_out_before_anything_is_sent(
+    to: str, release: Release, name: str, content: bytes
+) -> None:
+    if not to.startswith(("memory:", "s3:")):
+        Path(to.removeprefix("file://")).mkdir()
+    write(to, f"{name}.json", content)
+    for dry_run in (True, False):
+        with pytest.raises(ArtifactError, match=rf"{name}\.json: ") as error:
+            publish(release, to, "champion", dry_run=dry_run)
+        assert "remove it" in error.value.hint
+    assert names(to) == [f"{name}.json"]
+    assert read(to, f"{name}.json") == content
+    remove(to, f"{name}.json")
+    publish(release, to, "champion")
+    assert pointer(to, name)["version"] == release.version

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slant.artifacts import Recipe, build, find, load
+from slant.artifacts import find, load
 from slant.errors import ArtifactError, UsageError
 from slant.progress import SilentProgress
 from slant.publish.object_store import publish_to_store
@@ -59,6 +59,12 @@ def with_manifest(to: Path, change: Callable[[dict[str, Any]], object]) -> None:
     pointer = json.loads((to / "latest.json").read_text())
     pointer |= {"version": version, "manifest_sha256": digest}
     (to / "latest.json").write_text(json.dumps(pointer))
+
+
+def begun(folder: Path) -> Path:
+    """Where an interrupted pull keeps what it has fetched."""
+    (staging,) = (folder / ".pulling").iterdir()
+    return staging
 
 
 def flip(path: Path) -> None:
@@ -127,7 +133,57 @@ def test_a_manifest_that_names_a_file_outside_is_refused(name: str, to: Path, fo
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "building.json", ".lock"])
+@pytest.mark.parametrize(
+    "name", ["./manifest.json", "a//b", "a/./b", "a/", ".", "a\0b", "a\ud800b"]
+)
+def test_a_manifest_that_spells_a_name_in_another_way_is_refused(
+    name: str, to: Path, folder: Path
+) -> None:
+    def add(manifest: dict[str, Any]) -> None:
+        manifest["files"][name] = manifest["files"]["slant.json"]
+
+    with_manifest(to, add)
+    with pytest.raises(ArtifactError, match="is no name of a file"):
+        pull(to, folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "created_at", ["yesterday", None, 5, "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"]
+)
+def test_a_manifest_that_does_not_say_when_it_was_made_is_refused_before_anything_is_fetched(
+    created_at: object, to: Path, folder: Path
+) -> None:
+    with_manifest(to, lambda manifest: manifest.update(created_at=created_at))
+    with pytest.raises(ArtifactError, match=r"manifest\.json: is damaged .created_at is"):
+        pull(to, folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("num_bytes", [-1, True, 1.5, "3"])
+def test_a_manifest_with_a_size_that_is_none_is_refused(
+    num_bytes: object, to: Path, folder: Path
+) -> None:
+    with_manifest(to, lambda manifest: manifest["files"]["slant.json"].update(bytes=num_bytes))
+    with pytest.raises(ArtifactError, match=r"is damaged \(the entry of 'slant\.json'\)"):
+        pull(to, folder)
+    assert not folder.exists()
+
+
+def test_a_manifest_that_is_nested_without_end_is_refused(to: Path, folder: Path) -> None:
+    path = in_version(to, "manifest.json")
+    path.write_bytes(b"[" * 200_000)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    version = f"20260101T000000Z-{digest[:12]}"
+    path.parent.rename(to / "versions" / version)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: cannot be read"):
+        pull(to, folder, version=version)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "building.json", ".lock", "manifest.json.minisig", ".pulling/x"]
+)
 def test_a_manifest_that_names_a_file_of_the_folder_itself_is_refused(
     name: str, to: Path, folder: Path
 ) -> None:
@@ -147,7 +203,7 @@ def test_a_link_in_the_folder_does_not_lead_out_of_it(
     with pytest.raises(ArtifactError):
         pull(to, folder)  # now it is a pull to be continued
     (tmp_path / "elsewhere").mkdir()
-    (folder / "classifier").symlink_to(tmp_path / "elsewhere")
+    (begun(folder) / "classifier").symlink_to(tmp_path / "elsewhere")
     flip(in_version(to, WEIGHTS))
     with pytest.raises(ArtifactError, match="lies outside the folder"):
         pull(to, folder)
@@ -162,14 +218,15 @@ def test_a_pull_that_was_interrupted_goes_on_within_a_file(
     path.rename(path.with_name("away"))
     with pytest.raises(ArtifactError):
         pull(to, folder)
-    kept = [p for p in folder.rglob("*") if p.name in ("README.md", "config.json")]
+    names = ("README.md", "config.json")
+    kept = sum(p.stat().st_size for p in begun(folder).rglob("*") if p.name in names)
     assert kept
     path.with_name("away").rename(path)
-    begun = path.read_bytes()[:30_000] if is_right else b"x" * 30_000
-    (folder / f"{WEIGHTS}.part").write_bytes(begun)
+    start = path.read_bytes()[:30_000] if is_right else b"x" * 30_000
+    (begun(folder) / f"{WEIGHTS}.part").write_bytes(start)
     pulled = pull(to, folder)
     total = release.num_bytes - release.files["manifest.json"].num_bytes
-    already = sum(p.stat().st_size for p in kept) + (30_000 if is_right else 0)
+    already = kept + (30_000 if is_right else 0)
     assert (pulled.fetched_bytes, pulled.kept_bytes) == (total - already, already)
     load(folder, "export").verify()
     assert not list(folder.rglob("*.part"))
@@ -194,21 +251,6 @@ def test_a_newer_version_takes_the_place_of_the_bundle(
     assert pull(to, folder).version == newer.version
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert found == set(newer.files)
-
-
-def test_a_folder_with_anything_else_in_it_is_left_alone(to: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years")
-    with build(tmp_path / "tune", Recipe("tune", {}, {}, 0)):
-        (tmp_path / "tune" / "adapter.safetensors").write_text("hours")
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "building.json").write_text('{"key": "0123"}')
-    (tmp_path / "begun" / "checkpoint").write_text("hours")
-    for name in ("mine", "tune", "begun"):
-        before = sorted((tmp_path / name).rglob("*"))
-        with pytest.raises(ArtifactError, match=r"Name an empty folder"):
-            pull(to, tmp_path / name)
-        assert set(before) <= set((tmp_path / name).rglob("*"))
 
 
 @pytest.mark.parametrize("version", ["../latest", "LATEST", "20260101"])

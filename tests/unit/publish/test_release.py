@@ -88,6 +88,34 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         Release.of(tmp_path / "a")
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_release(tmp_path / "a")
+    path = tmp_path / "a" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    name = "x" * 300  # no file system takes it, which a manifest that was forged may not care about
+    manifest["files"][name] = manifest["files"]["slant.json"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="xxx: cannot be read: File name too long"):
+        Release.of(tmp_path / "a")
+
+
+@pytest.mark.parametrize("proof", ["[" * 200_000, "\ud800".encode("utf-8", "surrogatepass")])
+def test_a_proof_that_is_no_json_is_refused(proof: str | bytes, tmp_path: Path) -> None:
+    with build(tmp_path / "a", Recipe("export", {}, {}, 0)):
+        content = proof.encode() if isinstance(proof, str) else proof
+        (tmp_path / "a" / "parity.json").write_bytes(content)
+    with pytest.raises(GateError, match="is no proof"):
+        Release.of(tmp_path / "a")
+
+
+def test_a_damaged_bundle_tells_whoever_pulled_it_what_to_do(tmp_path: Path) -> None:
+    write_release(tmp_path / "a")
+    (tmp_path / "a" / "slant.json").write_text("{}")
+    with pytest.raises(ArtifactError) as caught:
+        Release.of(tmp_path / "a")
+    assert "`slant pull` into the same folder" in caught.value.hint
+
+
 @pytest.mark.parametrize("name", ["slant.json", "manifest.json"])
 def test_a_link_that_leads_out_of_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     write_release(tmp_path / "a")

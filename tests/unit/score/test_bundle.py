@@ -9,6 +9,7 @@ import pytest
 
 from slant.errors import ArtifactError
 from slant.score.bundle import verify_bundle
+from slant.score.scorer import Scorer
 from tiny_release import write_release
 
 WEIGHTS = "causal-lm/model.safetensors"
@@ -75,3 +76,15 @@ def test_without_a_manifest_nothing_can_be_verified_and_the_error_says_what_to_d
         verify_bundle(bundle)
     assert "slant pull" in caught.value.hint
     assert "--no-verify" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 200_000, b"\xff", b'{"schema": "slant.task/99"}'])
+def test_a_damaged_contract_is_found_out_before_it_is_read(content: bytes, bundle: Path) -> None:
+    (bundle / "slant.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"slant\.json: is damaged \(its sha256"):
+        Scorer.load(bundle)
+
+
+def test_a_folder_that_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"slant\.json: is not there"):
+        Scorer.load(tmp_path)

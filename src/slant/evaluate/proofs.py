@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, final
 
 import numpy as np
@@ -57,6 +58,11 @@ class Answered:
     def __len__(self) -> int:
         return len(self.right_N)
 
+    @cached_property
+    def _place_N(self) -> NDArray[np.int64]:  # noqa: N802
+        """``(N,)`` the place of each answer's document; the same for every threshold."""
+        return np.unique(self.document_N, return_inverse=True)[1]
+
     @property
     def num_documents(self) -> int:
         """Documents that the answers are about."""
@@ -75,9 +81,8 @@ class Answered:
     def by_document(self, threshold: float) -> tuple[Floats, Floats]:
         """``(D,)`` accepted answers of every document, and ``(D,)`` wrong ones among them."""
         accepted_N = self.confidence_N >= threshold
-        document_N = np.unique(self.document_N, return_inverse=True)[1]
         wrong_N = accepted_N & ~self.right_N
-        counts = [np.bincount(document_N, weights=rows_N) for rows_N in (accepted_N, wrong_N)]
+        counts = [np.bincount(self._place_N, weights=rows_N) for rows_N in (accepted_N, wrong_N)]
         return counts[0].astype(np.float64), counts[1].astype(np.float64)
 
 

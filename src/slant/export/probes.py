@@ -25,6 +25,7 @@ from slant.artifacts import digest_json
 from slant.corpus import Corpus
 from slant.errors import TaskError
 from slant.task.encode import Encoder
+from slant.task.languages import UNKNOWN_LANGUAGE
 from slant.task.normalise import normalise_text
 from slant.task.spec import TaskSpec
 from slant.task.template import Template
@@ -34,7 +35,6 @@ __all__ = ["Probe", "choose_probes", "describe_probes", "probe_lines", "sample_p
 _Item = TypeVar("_Item")
 _LangPair = tuple[str, tuple[str, str | None]]
 _SPLITS = ("test", "calibration", "validation", "train")
-_UNKNOWN = "und"
 _SAMPLE = 24
 _SHORTER, _FROM_SHORTER = 0.33, 0.85
 
@@ -127,7 +127,7 @@ def choose_probes(
     }
     chosen: dict[str, Probe] = {}
     for name, pair in cases.items():
-        for probe in _made(encoder, spec.template, [(_UNKNOWN, pair)], name):
+        for probe in _made(encoder, spec.template, [(UNKNOWN_LANGUAGE, pair)], name):
             chosen.setdefault(probe.prompt, probe)
     total = count + len(chosen)
     for pairs in (_pairs(corpus) if corpus else (), _built_in()):
@@ -194,7 +194,7 @@ def _long_text(token_limit: int) -> str:
 def _pairs(corpus: Corpus) -> Iterator[_LangPair]:
     for split in _SPLITS:
         for item in corpus.split(split):
-            yield item.document.lang or _UNKNOWN, item.text
+            yield item.document.lang or UNKNOWN_LANGUAGE, item.text
 
 
 def _built_in() -> Iterator[_LangPair]:

@@ -304,15 +304,19 @@ def _commit(
             task.advance(release.files[addition.path_in_repo].num_bytes)
         deletions = [CommitOperationDelete(path_in_repo=name) for name in stale]
         commit = hub.commit(branch, head, [*additions, *deletions], f"slant {release.version}")
-    there = hub.files(commit)
-    for name in release.files:
-        if not _is_same(release, name, there.get(name)):
-            raise ArtifactError(
-                f"hf://{repo}@{commit}/{name}: is not what was sent; no tag was set",
-                hint="A .gitignore there may keep files out, or somebody else published at the "
-                "same time. Look at it, then publish again.",
-            )
+    if (name := _first_other(hub, commit, release)) is not None:
+        raise ArtifactError(
+            f"hf://{repo}@{commit}/{name}: is not what was sent; no tag was set",
+            hint="A .gitignore there may keep files out, or somebody else published at the "
+            "same time. Look at it, then publish again.",
+        )
     return commit
+
+
+def _first_other(hub: _Repository, commit: str, release: Release) -> str | None:
+    """A file of the release that is missing at a commit or has other content there, if any."""
+    there = hub.files(commit)
+    return next((n for n in release.files if not _is_same(release, n, there.get(n))), None)
 
 
 def _is_same(release: Release, name: str, found: RepoFile | None) -> bool:
@@ -329,14 +333,12 @@ def _is_same(release: Release, name: str, found: RepoFile | None) -> bool:
 
 def _check_version(hub: _Repository, commit: str, release: Release) -> None:
     """Refuse a tag of the release's version that stands at other content."""
-    there = hub.files(commit)
-    for name in release.files:
-        if not _is_same(release, name, there.get(name)):
-            raise ArtifactError(
-                f"hf://{hub.repo}@{release.version}/{name}: is not what is to be published",
-                hint="A version is never overwritten: publish to another repository. A signature "
-                "has to go out with the version (--sign-key).",
-            )
+    if (name := _first_other(hub, commit, release)) is not None:
+        raise ArtifactError(
+            f"hf://{hub.repo}@{release.version}/{name}: is not what is to be published",
+            hint="A version is never overwritten: publish to another repository. A signature "
+            "has to go out with the version (--sign-key).",
+        )
 
 
 def _stale(

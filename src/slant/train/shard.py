@@ -33,6 +33,7 @@ from slant.progress import Progress
 from slant.shards.pack import pack_documents
 from slant.storage import check_url, is_url, join_url
 from slant.task.encode import Encoder
+from slant.task.languages import UNKNOWN_LANGUAGE
 from slant.task.spec import SPEC_SCHEMA, TaskSpec
 from slant.task.template import Template
 from slant.task.verbalizer import find_bos
@@ -193,7 +194,7 @@ def _tune_stream(
                     "document_id": item.document.id,
                     "input_ids": np.asarray(ids, dtype=np.int32),
                     "label": labels.index(item.example.label),
-                    "lang": item.document.lang or "und",
+                    "lang": item.document.lang or UNKNOWN_LANGUAGE,
                     "narrative_id": item.example.narrative_id or "",
                     "shares": np.asarray(item.example.shares or (), dtype=np.float32),
                 }

@@ -29,7 +29,14 @@ from slant.evaluate.decisions import Asked
 from slant.evaluate.embedding import embed
 from slant.evaluate.gold import document_key
 from slant.evaluate.latency import measure_latency
-from slant.model.base import BaseModel, load_causal_lm, load_tokenizer, pick_device, resolve_dtype
+from slant.model.base import (
+    BaseModel,
+    cast_weights,
+    load_causal_lm,
+    load_tokenizer,
+    pick_device,
+    resolve_dtype,
+)
 from slant.model.tuned import load_tuned_merged
 from slant.progress import Progress
 from slant.score.decision import probabilities
@@ -41,11 +48,17 @@ from slant.task.template import Template
 from slant.task.verbalizer import encode_text
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Bench", "Subject", "Tuned"]
+__all__ = ["Bench", "Subject", "Tuned", "arithmetic"]
 
 Logits = NDArray[np.float32]
+
+
+def arithmetic(settings: ProjectSettings) -> torch.dtype:
+    """What the systems of an evaluation compute in: ``evaluate.dtype``, else ``model.dtype``."""
+    return resolve_dtype(settings.evaluate.dtype or settings.model.dtype)
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,7 @@ class Bench:
         self._scores = scores
         self._progress = progress
         self._dtype, self._device = resolve_dtype(settings.model.dtype), pick_device()
+        self._arithmetic = arithmetic(settings)
         self._tokenizer = load_tokenizer(subject.base.folder)
         # What is measured is what will be served.
         self.spec = TaskSpec.load(subject.tune.path).with_quantize(settings.score.quantize)
@@ -114,14 +128,7 @@ class Bench:
         test: Sequence[LabelledDocument],
     ) -> Tuned:
         """The tuned model's answers and its latency."""
-        causal_lm = load_tuned_merged(
-            self._subject.adapted.folder,
-            self._subject.tune.path,
-            self.spec.verbalizer.token_ids,
-            dtype=self._dtype,
-            quantize=self._settings.model.quantize,
-            device=self._device,
-        )
+        causal_lm = cast_weights(self._merged(), self._arithmetic)
         engine = self._engine(causal_lm, self.spec)
         calibration_logits, _ = self._logits("calibration", lambda: engine, self.spec, calibration)
         validation_logits, _ = self._logits("validation", lambda: engine, self.spec, validation)
@@ -130,6 +137,9 @@ class Bench:
         step = max(1, len(test) // self._settings.evaluate.latency_documents)
         timed = test[::step][: self._settings.evaluate.latency_documents]
         windows = self._encoder.encode_windows([item.text for item in timed])
+        if self._arithmetic != self._dtype:  # what is timed is what will be served
+            causal_lm = self._merged()
+            engine = self._engine(causal_lm, self.spec)
         latency = measure_latency(
             causal_lm, engine, windows, self.spec.pad_token_id, self._progress
         )
@@ -139,6 +149,17 @@ class Bench:
             self._asked(test_logits, test),
             seconds,
             {**latency, "dtype": str(self._dtype).removeprefix("torch.")},
+        )
+
+    def _merged(self) -> PreTrainedModel:
+        """The tuned model, its weights rounded as those that are exported."""
+        return load_tuned_merged(
+            self._subject.adapted.folder,
+            self._subject.tune.path,
+            self.spec.verbalizer.token_ids,
+            dtype=self._dtype,
+            quantize=self._settings.model.quantize,
+            device=self._device,
         )
 
     def _asked(self, logits_NL: Logits, items: Sequence[LabelledDocument]) -> Asked:
@@ -205,7 +226,9 @@ class Bench:
 
     def _base(self) -> PreTrainedModel:
         """The untouched base model."""
-        return load_causal_lm(self._subject.base.folder, dtype=self._dtype, device=self._device)
+        return load_causal_lm(
+            self._subject.base.folder, dtype=self._arithmetic, device=self._device
+        )
 
     def _logits(
         self,
@@ -258,7 +281,7 @@ class Bench:
         key = digest_json(
             {
                 **model,
-                "dtype": str(self._dtype),
+                "dtype": [str(self._dtype), str(self._arithmetic)],
                 "device": self._device,
                 "tokens_per_batch": self._settings.evaluate.tokens_per_batch,
                 "items": [(item.document.lang, *item.text) for item in items],

@@ -13,7 +13,7 @@ from torch import nn
 
 from slant.errors import ModelError
 from slant.export.foreign import HEAD, PREDICTIONS, ForeignModel
-from slant.model.adapter import load_merged, put_adapter
+from slant.model.adapter import load_merged, merge_adapter, put_adapter
 from slant.model.base import load_causal_lm, quiet_transformers
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def load_foreign(
         return load_causal_lm(model.folder, dtype=dtype)
     classifier = _load_classifier(model, torch.float32 if model.adapter else dtype)
     if model.adapter:
-        classifier = put_adapter(classifier, model.folder).merge_and_unload().to(dtype)
-        classifier.requires_grad_(True)
+        classifier = merge_adapter(put_adapter(classifier, model.folder), dtype)
     return _with_label_rows(classifier, label_ids, columns)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from slant.artifacts import digest_file, digest_json
 from slant.disk import write_atomically
 from slant.errors import ModelError
-from slant.model.base import load_causal_lm, quiet_transformers
+from slant.model.base import cast_weights, load_causal_lm, quiet_transformers
 from slant.model.quantize import round_to_nf4
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "digest_adapter",
     "load_adapted",
     "load_merged",
+    "merge_adapter",
     "put_adapter",
     "save_adapter",
     "unfreeze_layers",
@@ -260,8 +261,12 @@ def load_merged(
     import torch
 
     adapted = load_adapted(base, adapter, dtype=torch.float32, quantize=quantize)
+    return merge_adapter(adapted, dtype).to(device=device).eval()
+
+
+def merge_adapter(adapted: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with the adapter's update added to its weights, which are then rounded."""
     merged: PreTrainedModel = adapted.merge_and_unload()
     # As a loaded model comes. PEFT froze it, and PyTorch multiplies a sliced hidden state with a
     # frozen head by copying the whole head: generating took five times as long.
-    merged.requires_grad_(True)
-    return merged.to(device=device, dtype=dtype).eval()
+    return cast_weights(merged.requires_grad_(True), dtype)

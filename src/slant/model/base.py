@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TOKENIZER_FILES",
     "BaseModel",
+    "cast_weights",
     "computes_bfloat16",
     "find_model_folder",
     "find_pad_id",
@@ -238,6 +239,17 @@ def find_tokenizer(
         return load_tokenizer(_download(name, revision, ["tokenizer.json"]))
     except SlantError:
         return None
+
+
+def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model, changed in place, with weights in ``dtype``, as one that is loaded in it.
+
+    ``model.to(dtype)`` would also round the frequencies that positions turn by (``inv_freq``, no
+    parameter): on Gemma 3 270M that moves logits at 200 tokens by 0.6 on the average.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def load_causal_lm(

@@ -695,3 +695,40 @@ def test_temperatures_and_thresholds_travel_with_the_bundle(
         assert prediction.decision == decide(
             max(prediction.probabilities), row["lang"], dict(spec.thresholds)
         )
+
+
+def test_an_evaluation_in_float32_has_the_answers_that_anybody_gets_from_the_exported_weights(
+    root: Path,
+) -> None:
+    settings = tiny_settings(model={"dtype": "bfloat16"}, evaluate={"dtype": "float32"})
+    ingest, subject = load(root / "ingest", "ingest"), subject_of(root)
+    (root / "arithmetic").mkdir()
+    evaluated = run_evaluate(
+        settings,
+        ingest=ingest,
+        subject=subject,
+        out=root / "arithmetic" / "evaluate",
+        progress=SilentProgress(),
+        start=root / "start",
+    )
+    report = report_of(evaluated)
+    assert report["machine"]["dtype"] == "float32"
+    assert report["latency"]["dtype"] == "bfloat16"  # as served
+
+    bundle = root / "arithmetic" / "bundle"
+    run_export(
+        settings,
+        ingest=ingest,
+        evaluate=evaluated,
+        tune=subject.tune,
+        base=subject.adapted,
+        out=bundle,
+        progress=SilentProgress(),
+        ask=answer,
+    )
+    items = Corpus(ingest).split("test")
+    pairs = [Pair(*item.text, item.document.id, item.document.lang) for item in items]
+    found = [p.probabilities for p in Scorer.load(bundle, dtype="float32").stream(pairs)]
+    rows = pq.read_table(evaluated.file("predictions.parquet")).to_pylist()
+    measured = [[row[f"p_{label}"] for label in LABELS] for row in rows]
+    assert np.abs(np.array(found) - measured).max() < 1e-5

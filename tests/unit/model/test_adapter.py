@@ -159,6 +159,16 @@ def test_a_merged_model_is_rounded_once_to_the_dtype_asked_for(base, tmp_path):
     assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)
 
 
+def test_a_merged_model_answers_as_it_does_when_saved_and_loaded_again(base, tmp_path):
+    save_adapter(trained(base), tmp_path / "adapter", "tiny")
+    merged = load_merged(base, tmp_path / "adapter", dtype=torch.bfloat16)
+    merged.save_pretrained(tmp_path / "merged")
+    again = load_causal_lm(tmp_path / "merged", dtype=torch.bfloat16)
+    # Positions turn by float32, whatever the weights are.
+    assert {b.dtype for b in merged.buffers()} == {b.dtype for b in again.buffers()}
+    torch.testing.assert_close(merged(IDS).logits, again(IDS).logits, rtol=0, atol=0)
+
+
 def test_the_base_stays_as_it_was_in_memory_and_on_disk(base, tmp_path):
     before = load_file(base / "model.safetensors")
     model = attach_lora(load_causal_lm(base, dtype=torch.float32), **LORA, seed=1)

@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check interop mlflow vllm format clean
+.PHONY: setup demo test check interop mlflow vllm azurite format clean
 
 # The demo needs less than the tests: no linters, no servers.
 setup: $(VENV)/.installed
@@ -52,6 +52,11 @@ mlflow: setup
 vllm: setup
 	PYTHON=$(PYTHON) sh benchmarks/peers/setup_vllm.sh .venv-vllm
 	SLANT_VLLM=.venv-vllm/bin/vllm $(BIN)/python -m pytest tests/server/*_through_vllm.py
+
+# Azure's own emulator is a program for Node.
+azurite: setup
+	npm install --silent --no-fund --no-audit --prefix .azurite azurite@3.35.0
+	SLANT_AZURITE=.azurite/node_modules/.bin/azurite-blob $(BIN)/python -m pytest tests/server/test_publish_to_azure.py
 
 test: setup
 	$(PYTEST)

@@ -1,4 +1,4 @@
-"""Publishes to S3 in parts of a size.
+"""Publishes to a store; to S3 in parts of a size.
 
 python publish_worker.py BUNDLE TO PART_BYTES [ALIAS…]
 """
@@ -20,5 +20,5 @@ if __name__ == "__main__":
         dry_run=False,
         aliases=aliases,
         progress=SilentProgress(),
-        store=S3Store(to, part_bytes=int(part_bytes)),
+        store=S3Store(to, part_bytes=int(part_bytes)) if to.startswith("s3://") else None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
 import re
 from contextlib import suppress
 from typing import Any, BinaryIO, final
@@ -41,6 +42,14 @@ BLOCK_BYTES = 8 << 20
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure"}
 _EXTRAS |= {"abfs": "azure", "abfss": "azure"}
 _BUCKETS = tuple(f"{protocol}://" for protocol in _EXTRAS)
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS, the path of a key file",
+    "azure": "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and "
+    "AZURE_STORAGE_ACCOUNT_KEY",
+}
+# They log what they raise as well, at length and with tracebacks, which Python prints.
+_LOUD = ("adlfs", "azure", "gcsfs")
 _SIGNATURE = re.compile(
     r"[?&](sig|sv|token|access_token|[a-z]*AccessKeyId|X-(Amz|Goog)-[a-z]+)=", re.IGNORECASE
 )
@@ -100,8 +109,9 @@ def check_bucket(url: str) -> None:
         patiently(lambda: fs.info(bucket), url)
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError):
+            word = "container" if _EXTRAS[url.partition("://")[0]] == "azure" else "bucket"
             raise StorageError(
-                f"{url}: there is no such file or bucket", hint=f"Make the bucket {bucket} first."
+                f"{url}: there is no such file or {word}", hint=f"Make the {word} {bucket} first."
             ) from error
         # Who may write need not have the right to ask.
         if not isinstance(error.__cause__, PermissionError):
@@ -334,17 +344,32 @@ def file_system(url: str) -> tuple[Any, str]:
 
     check_url(url)
     protocol = url.partition("://")[0]
+    extra = _EXTRAS.get(protocol)
     try:
+        fsspec.get_filesystem_class(protocol)
+        _hush()
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
         hint = f"Install it: pip install 'slant[{extra}]'." if extra else str(error)
         raise UsageError(
             f"{url}: reading {protocol}:// needs a library that is not installed", hint=hint
         ) from error
-    except ValueError as error:
-        raise UsageError(
-            f"{url}: '{protocol}://' is no protocol that can be read",
-            hint="Known are s3://, gs://, abfs://, hf:// and the others of fsspec.",
-        ) from error
+    except Exception as error:
+        if protocol not in fsspec.available_protocols():
+            raise UsageError(
+                f"{url}: '{protocol}://' is no protocol that can be read",
+                hint="Known are s3://, gs://, abfs://, hf:// and the others of fsspec.",
+            ) from error
+        # Only a plain ValueError is sure to repeat no secret: others may hold a whole request.
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        hint = f"Set {_CREDENTIALS[extra]}, in the environment." if extra else ""
+        raise UsageError(f"{url}: cannot be used: {reason}", hint=hint) from error
     return fs, str(path)
+
+
+def _hush() -> None:
+    """Let libraries log what is fatal to them only, unless somebody set a level for them."""
+    for name in _LOUD:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.CRITICAL)

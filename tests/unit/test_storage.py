@@ -140,9 +140,16 @@ def test_a_missing_file_is_an_error_at_once(folder: str, ask: object) -> None:
         ask(f"{folder}/none")  # type: ignore[operator]
 
 
-def test_an_unknown_protocol_and_a_missing_library_say_what_to_do() -> None:
+def test_an_unknown_protocol_and_a_missing_library_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(UsageError, match="'s4://' is no protocol"):
         storage.list_urls("s4://bucket/a")
+
+    def missing(protocol: str) -> object:
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     with pytest.raises(UsageError, match="a library that is not installed") as caught:
         storage.list_urls("gs://bucket/a")
     assert "slant[gcs]" in caught.value.hint

@@ -178,7 +178,10 @@ class UrlStore:
             self.write(name, content)
         else:
             fs, remote = file_system(self.place(name))
-            patiently(lambda: fs.put_file(str(path), remote), self.place(name), writes=True)
+            options = _put_options(fs, path)
+            patiently(
+                lambda: fs.put_file(str(path), remote, **options), self.place(name), writes=True
+            )
             check_sent(path, Entry.of(path).sha256, entry)
         advance(entry.num_bytes)
         return entry.num_bytes
@@ -268,6 +271,21 @@ def _md5_of(info: dict[str, Any]) -> str | None:
     settings = info.get("content_settings") or {}
     found = settings.get("content_md5") if hasattr(settings, "get") else None
     return bytes(found).hex() if found else None
+
+
+def _put_options(fs: Any, path: Path) -> dict[str, Any]:
+    """What a large file is sent with, beside its content.
+
+    Azure knows no checksum of a file that goes up in blocks unless it is told one; without it the
+    file would be read whole to find out whether it has to be sent again. Its library holds as many
+    blocks as there may be requests, by default more than a hundred.
+    """
+    if "abfs" not in fs.protocol:
+        return {}
+    from azure.storage.blob import ContentSettings
+
+    md5 = bytearray.fromhex(digest_md5(path))
+    return {"content_settings": ContentSettings(content_md5=md5), "max_concurrency": WORKERS}
 
 
 def whole_block(block: bytes, num_bytes: int, place: str) -> bytes:

@@ -1,0 +1,322 @@
+"""Releases in a real server that speaks Azure Blob Storage's protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from azure_server import AzureServer, azure_server, connection_string
+from counting_proxy import CountingProxy, counting_proxy
+from publishing import (
+    WEIGHTS_BYTES,
+    assert_is_published,
+    files_by_arrival,
+    kill_at_write,
+    publish,
+    pull,
+)
+from slant.config.ingest_settings import DocumentSource
+from slant.errors import ArtifactError, InputError, StorageError, UsageError
+from slant.ingest.sources import find_sources
+from slant.patience import at_most
+from slant.publish.release import Entry, Release
+from slant.publish.stores import open_store
+from slant.tables.reader import read_rows
+from tiny_release import write_release
+
+pytest.importorskip("adlfs", reason="the extra azure is not installed")
+
+BLOCKS_BYTES = (64 << 20) + 12345
+"""More than Azure's library sends in one request."""
+AWAY = "127.0.0.1:9"
+"""Where no server listens."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AzureServer]:
+    with azure_server() as server:
+        server.put("models", b"")
+        yield server
+
+
+@pytest.fixture
+def proxy(server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingProxy]:
+    with counting_proxy(server.endpoint) as proxy, connected(monkeypatch, proxy.endpoint):
+        yield proxy
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch, endpoint: str, **credentials: str) -> Iterator[None]:
+    """Connections of this test's own: fsspec keeps them whatever the environment says by then."""
+    import adlfs
+
+    monkeypatch.setenv(
+        "AZURE_STORAGE_CONNECTION_STRING", connection_string(endpoint, **credentials)
+    )
+    adlfs.AzureBlobFileSystem.clear_instance_cache()
+    yield
+    adlfs.AzureBlobFileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return write_release(tmp_path_factory.mktemp("a") / "bundle", weights_bytes=WEIGHTS_BYTES)
+
+
+@pytest.fixture
+def to(tmp_path: Path, server: AzureServer) -> str:
+    """A place of its own for each test."""
+    return f"abfs://models/{tmp_path.name}"
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azure's library itself asks four times, within a minute; here it does so at once."""
+
+    async def sleep(transport: object, seconds: float) -> None:
+        pass
+
+    monkeypatch.setattr("azure.core.pipeline.transport.AsyncHttpTransport.sleep", sleep)
+
+
+def key_of(release: Release, to: str, name: str) -> str:
+    return f"{to.removeprefix('abfs://')}/versions/{release.version}/{name}"
+
+
+def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged with a traceback, as libraries do with what it raises as well."""
+    return [record.getMessage() for record in caplog.records if record.exc_info]
+
+
+def test_a_release_comes_back_as_it_went(to: str, release: Release, tmp_path: Path) -> None:
+    published = publish(release, to, "champion")
+    assert (published.sent_bytes, published.was_there) == (release.num_bytes, False)
+    assert published.url == f"{to}/versions/{release.version}"
+    assert_is_published(release, to, tmp_path / "pulled")
+    assert pull(to, tmp_path / "pulled", "champion").fetched_bytes == 0
+    again = publish(release, to)
+    assert (again.sent_bytes, again.was_there) == (0, True)
+
+
+def test_the_manifest_is_the_last_file_and_latest_comes_after_it(
+    to: str, server: AzureServer, proxy: CountingProxy, tmp_path: Path
+) -> None:
+    release = write_release(tmp_path / "bundle", weights_bytes=1000)
+    server.put("ordered", b"")
+    arrived = files_by_arrival(server, proxy, release, "abfs://ordered/a")
+    folder = f"a/versions/{release.version}"
+    assert arrived == [*(f"{folder}/{name}" for name in release.files), "a/latest.json"]
+    assert list(release.files)[-1] == "manifest.json"
+
+
+def test_a_dry_run_sends_nothing(
+    to: str, release: Release, proxy: CountingProxy, server: AzureServer
+) -> None:
+    planned = publish(release, to, dry_run=True)
+    assert planned.sent_bytes == release.num_bytes
+    assert {request.method for request in proxy.requests} <= {"GET", "HEAD"}
+    assert not [key for key in server.keys("models") if f"abfs://models/{key}".startswith(to)]
+
+
+def test_a_published_version_is_never_overwritten(
+    to: str, release: Release, server: AzureServer
+) -> None:
+    publish(release, to)
+    key = key_of(release, to, "manifest.json")
+    server.put(key, b"{}")
+    with pytest.raises(ArtifactError, match="other contents are published under this version"):
+        publish(release, to)
+    assert server.get(key) == b"{}"
+
+
+@pytest.mark.parametrize("name", ["slant.json", "causal-lm/model.safetensors"])
+def test_a_flipped_byte_is_found_by_whoever_pulls_and_whoever_publishes(
+    name: str, to: str, release: Release, server: AzureServer, tmp_path: Path
+) -> None:
+    publish(release, to)
+    content = bytearray(server.get(key_of(release, to, name)))
+    content[-1] ^= 1
+    server.put(key_of(release, to, name), bytes(content))
+    with pytest.raises(ArtifactError, match=rf"{name}: is damaged"):
+        pull(to, tmp_path / "pulled")
+    assert not (tmp_path / "pulled" / "manifest.json").exists()
+    with pytest.raises(ArtifactError, match=rf"{name}: is not what was published"):
+        publish(release, to)
+
+
+def test_a_file_that_was_cut_off_is_found_by_whoever_pulls(
+    to: str, release: Release, server: AzureServer, tmp_path: Path
+) -> None:
+    publish(release, to)
+    server.put(key_of(release, to, "causal-lm/model.safetensors"), b"short")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: is damaged \(it is shorter"):
+        pull(to, tmp_path / "pulled")
+
+
+# README, two of causal-lm, two of classifier, …; the 8th is the manifest, then comes latest.
+@pytest.mark.parametrize(("write", "finished"), [(1, 0), (3, 2), (5, 4), (8, 7), (9, 8)])
+def test_an_upload_that_was_killed_goes_on_and_sends_no_finished_file_again(
+    *,
+    write: int,
+    finished: int,
+    to: str,
+    release: Release,
+    server: AzureServer,
+    proxy: CountingProxy,
+    tmp_path: Path,
+) -> None:
+    kill_at_write(write, release, to, proxy, os.environ)
+    prefix = key_of(release, to, "").removeprefix("models/")
+    there = [key.removeprefix(prefix) for key in server.keys("models") if key.startswith(prefix)]
+    assert sorted(there) == sorted(list(release.files)[:finished])
+    with pytest.raises(ArtifactError, match=r"latest\.json: is not there"):
+        pull(to, tmp_path / "pulled")
+    published = publish(release, to)
+    assert sorted(file.name for file in published.files if not file.sent_bytes) == sorted(there)
+    assert_is_published(release, to, tmp_path / "pulled")
+
+
+def test_a_file_that_goes_up_in_blocks_is_there_whole_or_not_at_all(
+    to: str, server: AzureServer, proxy: CountingProxy, tmp_path: Path
+) -> None:
+    release = write_release(tmp_path / "bundle", weights_bytes=BLOCKS_BYTES)
+    kill_at_write(12, release, to, proxy, os.environ)
+    sent = [request.path for request in proxy.requests if "comp=block&" in request.path]
+    assert len(sent) > 3
+    prefix = key_of(release, to, "").removeprefix("models/")
+    there = [key.removeprefix(prefix) for key in server.keys("models") if key.startswith(prefix)]
+    assert sorted(there) == ["README.md", "causal-lm/config.json"]
+    published = publish(release, to)
+    assert sorted(file.name for file in published.files if not file.sent_bytes) == sorted(there)
+    assert_is_published(release, to, tmp_path / "pulled")
+
+
+def test_a_file_that_went_up_in_blocks_is_known_without_being_read(
+    to: str, proxy: CountingProxy, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(os.urandom(BLOCKS_BYTES))
+    store, entry = open_store(to), Entry.of(path)
+    store.send("weights", path, entry, lambda num_bytes: None)
+    proxy.requests.clear()
+    assert store.holds("weights", path, entry)
+    assert {request.method for request in proxy.requests} == {"HEAD"}
+
+
+def test_a_container_that_is_not_there_is_an_error_that_names_it(
+    release: Release, server: AzureServer, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError, match="nobody-has-it/a: there is no such file") as error:
+        publish(release, "abfs://nobody-has-it/a")
+    assert error.value.hint == "Make the container nobody-has-it first."
+    with pytest.raises(ArtifactError, match=r"latest\.json: is not there"):
+        pull("abfs://nobody-has-it/a", tmp_path / "pulled")
+
+
+def test_a_refusal_is_an_error_at_once(
+    to: str,
+    release: Release,
+    proxy: CountingProxy,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proxy.refuses = lambda request: True
+    for attempt in (lambda: publish(release, to), lambda: pull(to, tmp_path / "pulled")):
+        with pytest.raises(InputError, match=r"latest\.json: access is refused") as error:
+            attempt()
+        assert "Check the credentials" in error.value.hint
+    assert not tracebacks(caplog)
+
+
+def test_who_may_write_blobs_need_not_have_the_right_to_ask_for_the_container(
+    to: str, release: Release, proxy: CountingProxy, tmp_path: Path
+) -> None:
+    proxy.refuses = lambda request: request.path.endswith("/models?restype=container")
+    publish(release, to)
+    assert_is_published(release, to, tmp_path / "pulled")
+
+
+def test_a_wrong_key_is_an_error_at_once(
+    to: str, release: Release, server: AzureServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        connected(monkeypatch, server.endpoint, key="d3Jvbmc="),
+        pytest.raises(InputError, match="access is refused") as error,
+    ):
+        publish(release, to)
+    assert "Check the credentials" in error.value.hint
+    assert "d3Jvbmc=" not in str(error.value)
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.parametrize("value", [None, "garbage"])
+def test_without_an_account_the_error_names_the_variables(
+    value: str | None,
+    to: str,
+    release: Release,
+    server: AzureServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with connected(monkeypatch, server.endpoint):
+        if value is None:
+            monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+        else:
+            monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", value)
+        with pytest.raises(UsageError, match=r"abfs://models/.*: cannot be used") as error:
+            publish(release, to)
+    assert "AZURE_STORAGE_CONNECTION_STRING" in error.value.hint
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_server_that_does_not_answer_is_an_error_that_names_it(
+    to: str,
+    release: Release,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with connected(monkeypatch, f"http://{AWAY}"), at_most(0.1):
+        for attempt in (lambda: publish(release, to), lambda: pull(to, tmp_path / "pulled")):
+            with pytest.raises(InputError, match=r"no answer for 0\.1 s") as error:
+                attempt()
+            assert AWAY in error.value.message
+            assert "Check the network" in error.value.hint
+    assert not tracebacks(caplog)
+
+
+def test_nothing_published_is_told_in_a_line(to: str, server: AzureServer, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("slant"), "pull", to, tmp_path / "pulled"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1"},
+    )
+    assert done.returncode == 1
+    assert f"{to}/latest.json: is not there" in done.stderr
+    assert "slant publish BUNDLE TO" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_documents_are_read_from_a_container(server: AzureServer, tmp_path: Path) -> None:
+    texts = [f"text {i} привет" for i in range(500)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    for name in ("a.jsonl", "sub/b.jsonl", "sub/c d.jsonl"):
+        server.put(f"documents/in/{name}", lines)
+    for path, expected in [
+        ("abfs://documents/in", ["a.jsonl", "sub/b.jsonl", "sub/c d.jsonl"]),
+        ("abfs://documents/in/*.jsonl", ["a.jsonl"]),
+        ("az://documents/in/sub/c d.jsonl", ["sub/c d.jsonl"]),
+    ]:
+        (source,) = find_sources("documents", [DocumentSource(path=path)], tmp_path, {})
+        assert [file.location.partition("/in/")[2] for file in source.files] == expected
+        for file in source.files:
+            rows = read_rows(file.location, name="a", columns=("text",), block_bytes=4000)
+            assert [row.values["text"] for row in rows if row.values] == texts

@@ -234,8 +234,10 @@ def flops_per_token(base: Path, rank: int, row_tokens: float) -> float:
     layers = config["num_hidden_layers"]
     shapes = [(hidden, query), (hidden, key), (hidden, key), (query, hidden)]
     shapes += [(hidden, wide), (hidden, wide), (wide, hidden)]
-    linear = layers * sum(a * b for a, b in shapes)
-    lora = layers * rank * sum(a + b for a, b in shapes)
+    # Of the last layer tune needs keys and values of all tokens, and the rest of one in a row.
+    counts = [layers if a * b == hidden * key else layers - 1 for a, b in shapes]
+    linear = sum(n * a * b for n, (a, b) in zip(counts, shapes, strict=True))
+    lora = rank * sum(n * (a + b) for n, (a, b) in zip(counts, shapes, strict=True))
     reach = min(row_tokens, config.get("sliding_window") or row_tokens) / 2
     return 4 * linear + 6 * lora + layers * 12 * reach * query
 

@@ -30,7 +30,8 @@ def compile_for_scoring(decoder: Any) -> Callable[[], None]:
     Code is made when it is first needed, and then serves rows of any number and length.
 
     Args:
-        decoder: a Hugging Face decoder, in evaluation mode.
+        decoder: a Hugging Face decoder, in evaluation mode; a narrowed layer (see ``last_layer``)
+            is left as it is.
 
     Returns:
         What undoes it.
@@ -38,18 +39,21 @@ def compile_for_scoring(decoder: Any) -> Callable[[], None]:
     import torch
     from transformers.activations import GELUTanh
 
-    plain = [layer.forward for layer in decoder.layers]
+    from slant.model.last_layer import wide_layers
+
+    layers = wide_layers(decoder)
+    plain = [layer.forward for layer in layers]
     activations = [part for part in decoder.modules() if isinstance(part, GELUTanh)]
     acts = [part.act for part in activations]
     for part in activations if decoder.device.type == "cpu" else ():
         part.act = _gelu
-    for layer in decoder.layers:
+    for layer in layers:
         layer.forward = torch.compile(  # type: ignore[call-overload]
             layer.forward, dynamic=True, recompile_limit=_LIMIT
         )
 
     def undo() -> None:
-        for layer, forward in zip(decoder.layers, plain, strict=True):
+        for layer, forward in zip(layers, plain, strict=True):
             layer.forward = forward
         for part, act in zip(activations, acts, strict=True):
             part.act = act

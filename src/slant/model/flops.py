@@ -157,6 +157,12 @@ class Shape:
         """Weights of LoRA adapters of ``rank`` on every linear map of the layers."""
         return self.num_layers * rank * sum(rows + columns for rows, columns in self.matrices)
 
+    @property
+    def narrowed(self) -> tuple[tuple[int, int], ...]:
+        """Those of ``matrices`` that ``last_layer`` applies to the last token of a prompt alone."""
+        q, _, _, *others = self.matrices
+        return (q, *others)
+
 
 def _size(config: Mapping[str, Any], name: str) -> int:
     value = config.get(name)
@@ -217,7 +223,8 @@ def flops_per_token(
 
     A matrix costs 2 operations a weight forward, 2 backward for the gradient of its input and, if
     it is trained, 2 for its own. Attention has no weights: 4 operations a layer, a unit of query
-    width and a token that is seen, twice that backward. The embedding is a look-up.
+    width and a token that is seen, twice that backward. The embedding is a look-up. For label
+    logits the last layer needs queries and MLP of the last token alone (see ``last_layer``).
 
     Args:
         shape: of the model.
@@ -230,13 +237,16 @@ def flops_per_token(
         num_labels: of the task.
     """
     linear, attention = 2.0 * shape.linear_params, _attention(shape, row_tokens)
+    adapters = 2.0 * shape.adapter_params(rank)
     if head == "vocabulary":
         logits = 2.0 * shape.vocabulary * shape.hidden
     else:
         logits = 2.0 * num_labels * shape.hidden / max(1.0, row_tokens)
+        unread = 1 - 1 / max(1.0, row_tokens)
+        linear -= 2.0 * unread * sum(rows * columns for rows, columns in shape.narrowed)
+        adapters -= 2.0 * unread * rank * sum(rows + columns for rows, columns in shape.narrowed)
     if method == "full":
         return Flops(linear + attention + logits, 2 * linear + 2 * attention + logits)
-    adapters = 2.0 * shape.adapter_params(rank)
     return Flops(
         linear + adapters + attention + logits, linear + 2 * adapters + 2 * attention + logits
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slant.errors import ModelError
 from slant.model.batches import PromptBatch, make_batches
+from slant.model.last_layer import read_only_at
 from slant.model.masks import shared_row_masks, takes_shared_rows
 
 if TYPE_CHECKING:
@@ -68,12 +69,13 @@ class LabelModel(nn.Module):
             masks = shared_row_masks(decoder, batch.positions, batch.segments)
         # Padding stands to the right of all that is read, and attention looks to the left: it needs
         # no mask, and attention is faster without one.
-        hidden_BTH = decoder(
-            input_ids=batch.input_ids,
-            position_ids=batch.positions,
-            attention_mask=masks,
-            use_cache=False,
-        ).last_hidden_state
+        with read_only_at(batch.rows, batch.columns):
+            hidden_BTH = decoder(
+                input_ids=batch.input_ids,
+                position_ids=batch.positions,
+                attention_mask=masks,
+                use_cache=False,
+            ).last_hidden_state
         return self._rows_times(hidden_BTH[batch.rows, batch.columns], plain)
 
     @cached_property
@@ -123,8 +125,16 @@ def check_label_head(model: LabelModel, vocabulary_size: int) -> None:
     ids = [place * 7919 % vocabulary_size for place in range(1, 9)]
     (batch,) = make_batches([ids], len(ids), 0)
     ours = model(batch.to(device))
-    full = plain(input_ids=torch.tensor([ids], device=device), use_cache=False, logits_to_keep=1)
-    theirs = full.logits[:, -1, model.label_ids].float()
+    # The model's own way through a head that has the label rows alone: all rows would bring the
+    # whole vocabulary into memory, which nothing else does.
+    whole = plain.get_output_embeddings()
+    plain.set_output_embeddings(_only_rows(whole, model.label_ids))
+    try:
+        input_ids = torch.tensor([ids], device=device)
+        full = plain(input_ids=input_ids, use_cache=False, logits_to_keep=1)
+    finally:
+        plain.set_output_embeddings(whole)
+    theirs = full.logits[:, -1].float()
     # Differences between labels are what counts; half-precision logits carry about 2^-8 relative.
     scale = 1 if full.logits.dtype == torch.float32 else 2**-6 / _TOLERANCE
     bound = _TOLERANCE * scale * max(1.0, float(theirs.abs().max()))
@@ -134,6 +144,15 @@ def check_label_head(model: LabelModel, vocabulary_size: int) -> None:
             f"({ours.tolist()} against {theirs.tolist()})",
             hint="This architecture changes its logits after the head and is not supported.",
         )
+
+
+def _only_rows(head: Any, label_ids: Any) -> nn.Linear:
+    bias = getattr(head, "bias", None)
+    rows = nn.Linear(head.in_features, len(label_ids), bias=bias is not None, device="meta")
+    rows.weight = nn.Parameter(head.weight[label_ids], requires_grad=False)
+    if bias is not None:
+        rows.bias = nn.Parameter(bias[label_ids], requires_grad=False)
+    return rows
 
 
 def _trainable(values: Tensor | None) -> nn.Parameter | None:

@@ -16,6 +16,7 @@ from slant.model.attention import use_product_attention
 from slant.model.batches import PromptBatch, make_batches
 from slant.model.compiling import compile_for_scoring
 from slant.model.label_head import LabelModel, plain_model
+from slant.model.last_layer import narrow_last_layer
 from slant.model.quantize import quantize_layers
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class TorchEngine:
         """
         use_product_attention(causal_lm)
         quantize_layers(causal_lm, quantize)
+        narrow_last_layer(causal_lm.get_decoder())
         model = LabelModel(causal_lm, label_ids).to(causal_lm.device).eval()
         return cls(model, pad_token_id, tokens_per_batch, compile=compile)
 

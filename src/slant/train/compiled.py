@@ -21,6 +21,7 @@ from slant.errors import UsageError
 from slant.memory import is_out_of_memory
 from slant.model.attention import MOST_TOKENS
 from slant.model.compiling import has_compiler
+from slant.model.last_layer import wide_layers
 from slant.progress import Progress
 from slant.train.loop import to_device
 from slant.train.objective import AdaptObjective, TuneObjective
@@ -69,13 +70,13 @@ def compile_layers(
 
     Args:
         objective: calls ``decoder``.
-        decoder: a Hugging Face decoder.
+        decoder: a Hugging Face decoder; a narrowed layer (see ``last_layer``) is left as it is.
         progress: told how long compiling took.
     """
     compiler = _Compiler(objective, decoder, progress)
     # So that the first layer is like the others, and needs no code of its own.
     decoder.get_input_embeddings().register_forward_hook(_ask_for_gradient)
-    for layer in decoder.layers:
+    for layer in wide_layers(decoder):
         layer.forward = compiler.switch(layer, layer.forward)
     objective.register_forward_pre_hook(compiler.prepare)
 

@@ -17,6 +17,7 @@ from slant.errors import ModelError
 from slant.model.adapter import digest_adapter
 from slant.model.base import BaseModel
 from slant.model.label_head import LabelModel, check_label_head, plain_model
+from slant.model.last_layer import narrow_last_layer
 from slant.model.tuned import digest_tuned, save_tuned
 from slant.progress import Progress
 from slant.task.spec import TaskSpec
@@ -153,6 +154,8 @@ def _objective(job: Job, spec: TaskSpec, device: str) -> TuneObjective:
     ).to(device)
     config: Any = causal_lm.config
     check_label_head(model, config.vocab_size)
+    if not job.settings.train.activation_checkpointing:  # which computes again, outside of a pass
+        narrow_last_layer(plain_model(causal_lm).get_decoder())
     return TuneObjective(model)
 
 

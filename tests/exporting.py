@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 # Loaded when a module is first asked for them; a process that forks wants them loaded.
 from transformers import (  # noqa: F401
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     MistralForCausalLM,
     MistralForSequenceClassification,

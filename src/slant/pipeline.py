@@ -390,4 +390,5 @@ class Pipeline:
             base=self._tuning_base,
             out=out,
             progress=progress,
+            start=self._start,
         )

@@ -5,35 +5,50 @@ Runs where the environment variable SLANT_VLLM names the ``vllm`` executable (``
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
-import numpy as np
 import pytest
 
-from exporting import Exported, export_moved, moved_checkpoint
-from slant.export.parity import Answers, prove
+from exporting import (
+    AutoModelForCausalLM,
+    Exported,
+    change_weights,
+    export_moved,
+    moved_checkpoint,
+)
+from slant.errors import GateError
+from slant.export.parity import Probabilities
+from slant.export.served import ask_vllm
 from slant.labels import LabelSet
 from slant.model.base import load_tokenizer
 from slant.task.spec import TaskSpec
-from tiny import LABEL_WORDS, PAD, save_tiny_model, tiny_model
-from tiny_stages import BaseModel, quiet_transformers
+from tiny import LABEL_WORDS, PAD
+from tiny_stages import BaseModel, quiet_transformers, save_base, tiny_config
 from tiny_task import TEMPLATE
-from vllm_server import VllmServer
+
+pytest.importorskip("httpx", reason="the extra vllm is not installed")
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A random Mistral whose heads are as wide as vLLM for CPUs needs them."""
+def executable() -> str:
+    found = os.environ.get("SLANT_VLLM")
+    if not found:
+        pytest.skip("no vLLM: SLANT_VLLM names no vllm executable")
+    return found
+
+
+@pytest.fixture(scope="module", params=["mistral", "gemma3"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A random model whose heads are as wide as vLLM for CPUs needs them."""
     root = tmp_path_factory.mktemp("served")
-    folder = save_tiny_model(root / "base")  # for its tokenizer
-    wide: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 64}
-    wide |= {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1}
+    folder = save_base(root / "base", request.param).folder  # for its tokenizer
+    config = tiny_config(request.param)
+    config.update({"hidden_size": 128, "intermediate_size": 256, "head_dim": 64})
+    config.update({"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1})
     with quiet_transformers():
-        tiny_model(**wide).save_pretrained(folder)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     base = BaseModel("tiny/wide", folder, "0" * 64)
     spec = TaskSpec.create(
         load_tokenizer(folder),
@@ -48,35 +63,41 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export_moved(root / "out", base, spec, checkpoint, count=60)
 
 
-@pytest.mark.parametrize("name", ["classifier", "int8"])
+def served_by(executable: str, spec: TaskSpec, logs: Path) -> Callable[..., object]:
+    def serve(folder: Path, prompts: Sequence[str]) -> tuple[str, Probabilities]:
+        return ask_vllm(executable, folder, spec, prompts, log=logs / f"{folder.name}.log")
+
+    return serve
+
+
 def test_vllm_gives_the_probabilities_of_the_checkpoint(
-    exported: Exported, tmp_path: Path, name: str
+    executable: str,
+    exported: Exported,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    executable = os.environ.get("SLANT_VLLM")
-    if not executable:
-        pytest.skip("no vLLM: SLANT_VLLM names no vllm executable")
     assert (exported.trained.max(axis=0) - exported.trained.min(axis=0)).min() > 0.1
-    server = VllmServer(
-        executable, exported.folder / name, tmp_path / "vllm.log", "--dtype", "float32"
-    )
-    try:
-        rows = [_classify(server.url, probe.prompt) for probe in exported.probes]
-    finally:
-        server.stop()
-    found = Answers(
-        "vLLM", "float32", [], {"vllm": (range(len(rows)), np.asarray(rows, dtype=np.float64))}
-    )
-    figures = prove(exported.trained, {name: found})[name]
-    assert figures["label_agreement"] == 1
+    serve = served_by(executable, exported.spec, tmp_path)
+    formats = exported.prove("classifier", "int8", serve=serve)["formats"]
+    for name, found in formats.items():
+        record_property(name, found)
+        assert found["reader"].endswith(" (float32)")
+        assert "; vLLM " in found["reader"]
+        assert found["ways"]["vllm"]["count"] == len(exported.probes)
+        assert found["label_agreement"] == 1
+    assert formats["classifier"]["ways"]["vllm"]["max_difference"] <= 1e-4
 
 
-def _classify(url: str, prompt: str) -> list[float]:
-    request = Request(
-        f"{url}/classify",
-        json.dumps({"input": prompt}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urlopen(request, timeout=120) as answer:
-        (data,) = json.loads(answer.read())["data"]
-    probs: list[float] = data["probs"]
-    return probs
+def test_an_answer_of_vllm_that_is_off_ends_the_export(
+    executable: str, exported: Exported, tmp_path: Path
+) -> None:
+    """The last test of this file: it damages what was exported."""
+    serve = served_by(executable, exported.spec, tmp_path)
+
+    def of_other_weights(folder: Path, prompts: Sequence[str]) -> object:
+        change_weights(folder, lambda tensors: tensors["score.weight"].mul_(1.2))
+        return serve(folder, prompts)
+
+    with pytest.raises(GateError, match=r"^the bundle .*: classifier \(vllm\): a probability"):
+        exported.prove("classifier", serve=of_other_weights)
+    assert not (exported.folder / "classifier").exists()

@@ -124,6 +124,10 @@ class ExportSettings(Section):
     parity_examples: PositiveInt = 256
     """Pairs scored by the trained model and by every exported folder, beside fourteen edge cases;
     they must agree."""
+    vllm: str | None = None
+    """The `vllm` executable of this or any other Python environment: a name is looked up on PATH, a
+    path is relative to slant.yaml. Where it is set, vLLM is asked too whether `classifier` and
+    `int8` are what was trained (extra `vllm`)."""
 
     @field_validator("formats")
     @classmethod
@@ -133,6 +137,12 @@ class ExportSettings(Section):
         if len(set(value)) != len(value):
             raise ValueError(f"a format is named twice, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _vllm_has_a_folder(self) -> ExportSettings:
+        if self.vllm is not None and not {"classifier", "int8"} & set(self.formats):
+            raise ValueError("vllm reads classifier and int8, and formats names neither")
+        return self
 
 
 class ProjectSettings(Section):

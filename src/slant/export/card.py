@@ -127,6 +127,7 @@ def _render(
         spec=spec,
         proof=proof,
         probes=proof["probes"]["count"],
+        served=[name for name, found in proof["formats"].items() if "vllm" in found["ways"]],
         title=_TITLE,
         base_id=hub_id,
         front_matter=_front_matter(license_, hub_id, report),

@@ -13,10 +13,21 @@ from slant.errors import ModelError, UsageError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["is_loopback", "open_client", "retry_after_s"]
+__all__ = ["check_httpx", "is_loopback", "open_client", "retry_after_s"]
 
 _CONNECT_S = 10.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def check_httpx(what: str, extra: str) -> None:
+    """Raises ModelError where httpx is not installed; see ``open_client``."""
+    try:
+        import httpx  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            f"asking {what} needs httpx, which is not installed",
+            hint=f"pip install 'slant[{extra}]'",
+        ) from error
 
 
 def open_client(
@@ -46,13 +57,9 @@ def open_client(
         UsageError: ``url`` is not such an address.
         ModelError: httpx is not installed.
     """
-    try:
-        import httpx
-    except ImportError as error:
-        raise ModelError(
-            f"asking {what} needs httpx, which is not installed",
-            hint=f"pip install 'slant[{extra}]'",
-        ) from error
+    check_httpx(what, extra)
+    import httpx
+
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL as error:

@@ -1,9 +1,9 @@
 """Scoring through a vLLM server, which runs in a Python environment of its own.
 
 vLLM pins an older transformers than slant needs, so that the two meet over HTTP only:
-``vllm serve BUNDLE/classifier --runner pooling``. Token ids are sent, never text, so that both
-engines read the same prompt; ``POST /classify`` with ``use_activation: false`` answers with the
-logits of the classifier's float32 head.
+``vllm serve BUNDLE/classifier --runner pooling``. To score, token ids are sent and never text, so
+that both engines read the same prompt; ``POST /classify`` with ``use_activation: false`` answers
+with the logits of the classifier's float32 head.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _START = (
     "wait until it answers."
 )
 _OTHER_MODEL = "Serve the classifier/ folder of the bundle that you score with."
+_LOGITS = {"use_activation": False}
 _PROBE = [[0]]  # any token: what is asked for is the number of labels
 
 
@@ -142,7 +143,7 @@ class VllmEngine:
         if not isinstance(cards, list) or not cards or not isinstance(cards[0], dict):
             raise self._malformed("/v1/models lists no model")
         self._served = cards[0]
-        self._classify(_PROBE, stop)
+        self._classify(_PROBE, _LOGITS, stop)
         return self._served
 
     def label_logits(
@@ -169,23 +170,25 @@ class VllmEngine:
         if self._served is None:
             self.check()
         self._check_length(max(map(len, prompts)), "a prompt")
-        stop = threading.Event()
-        pool = ThreadPoolExecutor(self._concurrency, "slant-vllm")
-        try:
-            waiting = {
-                pool.submit(self._classify, [list(prompts[i]) for i in members], stop): members
-                for members in _requests(len(prompts), groups, self._prompts_per_request)
-            }
-            for future in as_completed(waiting):
-                logits_NL[waiting[future]] = future.result()
-                if on_done:
-                    on_done(len(waiting[future]))
-        finally:
-            # After an error or Ctrl-C, nobody waits for what is still on its way.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        ids = [list(prompt) for prompt in prompts]
+        self._fill(logits_NL, ids, _LOGITS, groups=groups, on_done=on_done)
         logits_NL *= np.float32(self._temperature)
         return logits_NL
+
+    def text_probabilities(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """``(N, L)``: what any client gets who sends the prompts as text.
+
+        The server makes the token ids, and the probabilities of its logits. Scoring does not go
+        this way; it is what the proof of an export asks.
+
+        Raises:
+            ModelError: as ``label_logits``.
+        """
+        found_NL: NDArray[np.float32] = np.empty((len(prompts), len(self._labels)), np.float32)
+        if self._served is None:
+            self.check()
+        self._fill(found_NL, prompts, {})
+        return found_NL
 
     def close(self) -> None:
         """Close the connections."""
@@ -205,10 +208,41 @@ class VllmEngine:
                 hint=f"Start it with --max-model-len {num_tokens} or more.",
             )
 
-    def _classify(self, prompts: list[list[int]], stop: threading.Event) -> NDArray[np.float32]:
-        """The server's logits of some prompts, ``(n, L)``."""
+    def _fill(
+        self,
+        found_NL: NDArray[np.float32],
+        prompts: Sequence[list[int]] | Sequence[str],
+        options: Mapping[str, Any],
+        *,
+        groups: Sequence[Hashable] | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> None:
+        """Put what the server answers to the prompts into the rows; see ``label_logits``."""
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(self._concurrency, "slant-vllm")
+        try:
+            waiting = {
+                pool.submit(self._classify, [prompts[i] for i in members], options, stop): members
+                for members in _requests(len(prompts), groups, self._prompts_per_request)
+            }
+            for future in as_completed(waiting):
+                found_NL[waiting[future]] = future.result()
+                if on_done:
+                    on_done(len(waiting[future]))
+        finally:
+            # After an error or Ctrl-C, nobody waits for what is still on its way.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _classify(
+        self,
+        prompts: Sequence[list[int] | str],
+        options: Mapping[str, Any],
+        stop: threading.Event,
+    ) -> NDArray[np.float32]:
+        """The server's answers to some prompts, ``(n, L)``."""
         assert self._served is not None
-        body = {"model": self._served.get("id"), "input": prompts, "use_activation": False}
+        body = {"model": self._served.get("id"), "input": prompts, **options}
         answer = self._request("POST", "/classify", body, stop)
         rows = answer.get("data")
         if not isinstance(rows, list) or len(rows) != len(prompts):
@@ -216,7 +250,7 @@ class VllmEngine:
         return np.array([self._row(row, i) for i, row in enumerate(rows)], dtype=np.float32)
 
     def _row(self, row: Any, position: int) -> list[float]:
-        """The logits in one answer, if it is for this prompt and from a model with these labels."""
+        """The numbers of one answer if it is for this prompt and from a model with these labels."""
         values = row.get("probs") if isinstance(row, dict) else None
         if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):
             raise self._malformed("an answer of /classify holds no numbers")

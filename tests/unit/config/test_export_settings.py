@@ -30,6 +30,10 @@ def test_causal_lm_and_classifier_are_exported_and_256_pairs_are_asked(tmp_path:
             "export.formats[1]: must be one of causal-lm, classifier, adapter, int8, got 'gguf'",
         ),
         (
+            "export: {formats: [causal-lm], vllm: vllm}",
+            "export.vllm: reads classifier and int8, and formats names neither",
+        ),
+        (
             "tune: {method: full}\nexport: {formats: [causal-lm, adapter]}",
             "export.formats: names adapter, and tune.method: full trains none",
         ),

@@ -149,6 +149,22 @@ def test_no_prompts_give_no_rows_and_ask_nothing(server: Server) -> None:
     assert server.requests == []
 
 
+def test_prompts_as_text_get_the_servers_own_probabilities(server: Server) -> None:
+    def classify(body: dict[str, Any]) -> Answer | None:
+        if body["input"] == [[0]]:
+            return None  # what is served?
+        assert "use_activation" not in body
+        rows = [[len(text) / 10, 0.3, 0.7 - len(text) / 10] for text in body["input"]]
+        return 200, {"data": [{"index": i, "probs": row} for i, row in enumerate(rows)]}
+
+    server.instead = classify
+    own = engine(server, prompts_per_request=2)
+    found = own.text_probabilities(["a", "abc", "abcde"])
+    np.testing.assert_allclose(found, [[0.1, 0.3, 0.6], [0.3, 0.3, 0.4], [0.5, 0.3, 0.2]])
+    assert sorted(map(len, server.scored())) == [1, 2]
+    assert own.text_probabilities([]).shape == (0, 3)
+
+
 def test_it_tells_how_many_are_done_after_each_request(server: Server) -> None:
     done: list[int] = []
     engine(server, prompts_per_request=8).label_logits(prompts(50), done.append)

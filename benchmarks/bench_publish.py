@@ -138,7 +138,8 @@ def main() -> None:
             while kills < arguments.kills:
                 left = num_parts - len(set(proxy.parts()))
                 share = max(1, left // (arguments.kills - kills))
-                if not run_and_kill(new, proxy, chance.randint(1, share), chance.random() / 2):
+                delay_s = 2 * chance.random() * whole_s / num_parts  # up to two parts later
+                if not run_and_kill(new, proxy, chance.randint(1, share), delay_s):
                     break
                 kills += 1
             last_s = run(new, proxy)

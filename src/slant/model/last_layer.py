@@ -72,6 +72,9 @@ def _at_places(forward: Callable[[Tensor], Tensor], values_BTH: Tensor) -> Tenso
     """``forward`` of each token by itself; zeros where nobody reads it."""
     if (places := _PLACES.get()) is None:
         return forward(values_BTH)
-    found_NH = forward(values_BTH[places])
-    out_BTH = found_NH.new_zeros((*values_BTH.shape[:-1], found_NH.shape[-1]))
-    return out_BTH.index_put_(places, found_NH)
+    rows_N, columns_N = places
+    # Selecting whole rows of a matrix; the gradient of ``values_BTH[rows_N, columns_N]`` is slow.
+    flat_N = rows_N * values_BTH.shape[1] + columns_N
+    found_NH = forward(values_BTH.flatten(0, 1).index_select(0, flat_N))
+    out_MH = found_NH.new_zeros((values_BTH[..., 0].numel(), found_NH.shape[-1]))
+    return out_MH.index_copy_(0, flat_N, found_NH).view(*values_BTH.shape[:-1], -1)

@@ -31,6 +31,18 @@ def test_a_second_run_has_nothing_to_do_and_says_so(cli: Cli, project: Path) -> 
     }
 
 
+@pytest.mark.parametrize(("set_to", "expected"), [(None, "128"), ("7", "7")])
+def test_few_shapes_of_products_are_kept_unless_somebody_says_how_many(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, set_to: str | None, expected: str
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    if set_to is not None:
+        monkeypatch.setenv(name, set_to)
+    assert cli("--version").code == 0
+    assert os.environ[name] == expected
+
+
 def test_a_changed_setting_repeats_the_stages_that_it_has_a_say_in(cli: Cli, project: Path) -> None:
     done = cli("run", "slant.yaml", "--json", "--set", "export.parity_examples=5")
     assert done.code == 0, done.err

@@ -235,7 +235,7 @@ def flops_per_token(base: Path, rank: int, row_tokens: float) -> float:
     shapes = [(hidden, query), (hidden, key), (hidden, key), (query, hidden)]
     shapes += [(hidden, wide), (hidden, wide), (wide, hidden)]
     # Of the last layer tune needs keys and values of all tokens, and the rest of one in a row.
-    counts = [layers if a * b == hidden * key else layers - 1 for a, b in shapes]
+    counts = [layers - 1, layers, layers, *[layers - 1] * 4]
     linear = sum(n * a * b for n, (a, b) in zip(counts, shapes, strict=True))
     lora = rank * sum(n * (a + b) for n, (a, b) in zip(counts, shapes, strict=True))
     reach = min(row_tokens, config.get("sliding_window") or row_tokens) / 2

@@ -105,8 +105,8 @@ def _os_error(error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError | PermissionError):
         return error
     status, text = _status(error), _first_line(error)
-    if type(error) is OSError and text.startswith("Forbidden: "):  # gcsfs has no status for it
-        status, text = 403, str(error).partition("\n")[2] or text
+    if type(error) is OSError and str(error).startswith("Forbidden: "):  # gcsfs has no status
+        status = 403
     found: Exception
     if status in (401, 403) or _is_one_of(error, _REFUSALS):
         found = PermissionError(text)
@@ -131,7 +131,10 @@ def _is_one_of(error: Exception, names: set[str]) -> bool:
 
 def _first_line(error: Exception) -> str:
     """What a person needs to know: libraries add the request, and the answer as it came."""
-    return str(error).strip().partition("\n")[0].strip()
+    first, _, rest = str(error).strip().partition("\n")
+    # gcsfs says which file first, and why on the next line.
+    is_heading = first.startswith(("Bad Request: ", "Forbidden: "))
+    return (rest.strip().partition("\n")[0] if is_heading and rest.strip() else first).strip()
 
 
 def _lasting_error(error: Exception, url: str, kind: type[SlantError]) -> SlantError | None:

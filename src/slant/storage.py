@@ -360,8 +360,9 @@ def file_system(url: str) -> tuple[Any, str]:
                 f"{url}: '{protocol}://' is no protocol that can be read",
                 hint="Known are s3://, gs://, abfs://, hf:// and the others of fsspec.",
             ) from error
-        # Only a plain ValueError is sure to repeat no secret: others may hold a whole request.
-        reason = str(error) if type(error) is ValueError else type(error).__name__
+        # Only a plain ValueError of its own repeats no secret: others may hold a whole request.
+        is_own = type(error) is ValueError and error.__cause__ is None
+        reason = str(error) if is_own else type(error).__name__
         hint = f"Set {_CREDENTIALS[extra]}, in the environment." if extra else ""
         raise UsageError(f"{url}: cannot be used: {reason}", hint=hint) from error
     return fs, str(path)

@@ -87,11 +87,22 @@ def test_a_missing_file_is_an_error_at_once_whatever_a_library_calls_it(error: E
     assert isinstance(found.__cause__, FileNotFoundError)
 
 
-@pytest.mark.parametrize("error", [google(416, "Range"), azure(400, "Header"), web(410)])
-def test_a_request_that_the_server_calls_wrong_is_not_sent_again(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (google(416, "Range"), "Range"),
+        (azure(400, "Header"), "Header"),
+        (web(410), "410"),
+        (ValueError("Bad Request: b/bucket/o\nthe name is no name"), "the name is no name"),
+    ],
+)
+def test_a_request_that_the_server_calls_wrong_is_not_sent_again(
+    error: Exception, words: str
+) -> None:
     count, found = asked(error)
     assert count == 1
     assert f"{URL}: cannot be used: " in str(found)
+    assert words in str(found)
 
 
 @pytest.mark.parametrize("error", [google(503, "Busy"), azure(429, "Slow down"), web(500)])

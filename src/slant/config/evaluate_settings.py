@@ -157,7 +157,9 @@ class EvaluateSettings(Section):
     """Documents timed one by one, for label scoring and for generating the answer."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
     """Arithmetic of the evaluation, if not `model.dtype`. In `float32`, whoever computes in float32
-    with the exported weights gets the report's labels; latency is of `model.dtype`, as served."""
+    with the exported weights gets the report's labels. Seconds and costs are of it too; latency is
+    of `model.dtype`. Served in another arithmetic, labels that are nearly as probable as another
+    may change."""
     tokens_per_batch: PositiveInt | None = None
     """Tokens, padding included, that go through the model at once; without it 1,024 on a CPU and
     16,384 on a GPU."""

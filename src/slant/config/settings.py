@@ -122,7 +122,7 @@ class ExportSettings(Section):
     """Hugging Face folders in the bundle. slant itself scores with `causal-lm`; `adapter` is for
     those who keep the base (PEFT), `int8` a classifier in 8 bits for vLLM (extra `int8`)."""
     parity_examples: PositiveInt = 256
-    """Pairs scored by the trained model and by every exported folder, beside fourteen edge cases;
+    """Pairs scored by the trained model and by every exported folder, beside fifteen edge cases;
     they must agree."""
     vllm: str | None = None
     """The `vllm` executable of this or any other Python environment: a name is looked up on PATH, a

@@ -29,6 +29,7 @@ from slant.evaluate.decisions import Asked
 from slant.evaluate.embedding import embed
 from slant.evaluate.gold import document_key
 from slant.evaluate.latency import measure_latency
+from slant.memory import release_memory
 from slant.model.base import (
     BaseModel,
     cast_weights,
@@ -106,7 +107,7 @@ class Bench:
         self._dtype, self._device = resolve_dtype(settings.model.dtype), pick_device()
         self._arithmetic = arithmetic(settings)
         self._tokenizer = load_tokenizer(subject.base.folder)
-        # What is measured is what will be served.
+        # Rounded as it will be served.
         self.spec = TaskSpec.load(subject.tune.path).with_quantize(settings.score.quantize)
         self._encoder = Encoder(self._tokenizer, self.spec)
 
@@ -128,26 +129,31 @@ class Bench:
         test: Sequence[LabelledDocument],
     ) -> Tuned:
         """The tuned model's answers and its latency."""
-        causal_lm = cast_weights(self._merged(), self._arithmetic)
-        engine = self._engine(causal_lm, self.spec)
-        calibration_logits, _ = self._logits("calibration", lambda: engine, self.spec, calibration)
-        validation_logits, _ = self._logits("validation", lambda: engine, self.spec, validation)
-        test_logits, seconds = self._logits("tuned", lambda: engine, self.spec, test)
+        causal_lm = self._merged()
+        engine = self._engine(cast_weights(causal_lm, self._arithmetic), self.spec)
+        found = {
+            name: self._logits(name, lambda: engine, self.spec, items)
+            for name, items in (
+                ("calibration", calibration), ("validation", validation), ("tuned", test)
+            )
+        }  # fmt: skip
         # Every n-th: files are often sorted by language or length.
         step = max(1, len(test) // self._settings.evaluate.latency_documents)
         timed = test[::step][: self._settings.evaluate.latency_documents]
         windows = self._encoder.encode_windows([item.text for item in timed])
         if self._arithmetic != self._dtype:  # what is timed is what will be served
+            del causal_lm, engine
+            release_memory()
             causal_lm = self._merged()
             engine = self._engine(causal_lm, self.spec)
         latency = measure_latency(
             causal_lm, engine, windows, self.spec.pad_token_id, self._progress
         )
         return Tuned(
-            self._asked(validation_logits, validation),
-            self._asked(calibration_logits, calibration),
-            self._asked(test_logits, test),
-            seconds,
+            self._asked(found["validation"][0], validation),
+            self._asked(found["calibration"][0], calibration),
+            self._asked(found["tuned"][0], test),
+            found["tuned"][1],
             {**latency, "dtype": str(self._dtype).removeprefix("torch.")},
         )
 

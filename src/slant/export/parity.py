@@ -3,7 +3,8 @@
 The trained checkpoint answers along slant's own path, as it was trained: the adapter beside its
 base. The exported folders are read in a fresh process by transformers alone (see ``consumer``), and
 where it is wanted the classifiers by vLLM too (see ``served``).
-All compute in float32: what is compared is the weights, not the rounding of the arithmetic.
+All compute in float32 (but ``int8`` in vLLM on a GPU): what is compared is the weights, not the
+rounding of the arithmetic.
 """
 
 from __future__ import annotations

@@ -264,11 +264,12 @@ class VllmServer:
 
 
 def _environment() -> dict[str, str]:
+    theirs = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ours = {
         "HF_HUB_OFFLINE": "1",
-        "TRITON_F32_DEFAULT": "ieee",  # on a GPU, float32 would else be multiplied as TF32
         "VLLM_CPU_KVCACHE_SPACE": "2",  # GB; by default a share of the machine's memory
         "VLLM_DO_NOT_TRACK": "1",
         "VLLM_NO_USAGE_STATS": "1",
     }
-    return {**ours, **os.environ}
+    # On a GPU, float32 would else be multiplied as TF32.
+    return {**ours, **theirs, "TRITON_F32_DEFAULT": "ieee"}

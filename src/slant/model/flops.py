@@ -218,6 +218,7 @@ def flops_per_token(
     method: Literal["lora", "full"],
     rank: int = 0,
     num_labels: int = 3,
+    narrowed: bool = True,
 ) -> Flops:
     """What training costs per token.
 
@@ -235,6 +236,7 @@ def flops_per_token(
         method: ``lora`` or ``full`` (all weights of the layers).
         rank: of the adapters.
         num_labels: of the task.
+        narrowed: whether the last layer is, for label logits; not with activation checkpointing.
     """
     linear, attention = 2.0 * shape.linear_params, _attention(shape, row_tokens)
     adapters = 2.0 * shape.adapter_params(rank)
@@ -242,7 +244,7 @@ def flops_per_token(
         logits = 2.0 * shape.vocabulary * shape.hidden
     else:
         logits = 2.0 * num_labels * shape.hidden / max(1.0, row_tokens)
-        unread = 1 - 1 / max(1.0, row_tokens)
+        unread = 1 - 1 / max(1.0, row_tokens) if narrowed else 0.0
         linear -= 2.0 * unread * sum(rows * columns for rows, columns in shape.narrowed)
         adapters -= 2.0 * unread * rank * sum(rows + columns for rows, columns in shape.narrowed)
     if method == "full":

@@ -49,6 +49,8 @@ def narrow_last_layer(decoder: Any) -> bool:
     """
     if decoder.config.model_type not in FAMILIES:
         return False
+    if _is_narrowed(decoder.norm):
+        return True
     layer = decoder.layers[-1]
     parts = [part for name, part in layer.named_children() if name not in _OF_ALL_TOKENS]
     for part in (layer.self_attn.q_proj, layer.self_attn.o_proj, *parts, decoder.norm):
@@ -62,7 +64,7 @@ def wide_layers(decoder: Any) -> list[Any]:
 
 
 def _is_narrowed(part: Any) -> bool:
-    return isinstance(vars(part).get("forward"), partial)
+    return getattr(vars(part).get("forward"), "func", None) is _at_places
 
 
 _OF_ALL_TOKENS = ("input_layernorm", "self_attn")  # keys and values are made of these

@@ -21,7 +21,7 @@ from slant.artifacts import digest_file, digest_json
 from slant.disk import write_atomically
 from slant.errors import ModelError
 from slant.model.adapter import load_adapted, load_merged, save_adapter
-from slant.model.base import BaseModel, load_causal_lm
+from slant.model.base import BaseModel, cast_weights, load_causal_lm
 from slant.model.folder import save_causal_lm
 from slant.model.label_head import LabelModel, plain_model
 
@@ -150,7 +150,9 @@ def load_tuned_merged(
         ModelError: as ``load_tuned_adapted``.
     """
     if _is_whole(checkpoint):
-        merged = load_causal_lm(checkpoint / MODEL_FOLDER, dtype=dtype, device=device)
+        # Loaded in ``dtype``, Gemma would keep what it multiplies embeddings by rounded to it.
+        merged = load_causal_lm(checkpoint / MODEL_FOLDER, dtype=torch.float32)
+        merged = cast_weights(merged, dtype).to(device)
     else:
         merged = load_merged(
             base, checkpoint / ADAPTER_FOLDER, dtype=dtype, quantize=quantize, device=device

@@ -228,6 +228,7 @@ def _stage(
         method=section.method,
         rank=section.lora.rank,
         num_labels=len(settings.labels),
+        narrowed=not load.checkpointing,
     )
     tokens, forward_only = _tokens(section, counts)
     cost_per_token = flops.recomputed if load.checkpointing else flops.total

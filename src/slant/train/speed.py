@@ -58,6 +58,7 @@ class Speedometer:
                 method=section.method,
                 rank=section.lora.rank,
                 num_labels=len(settings.labels),
+                narrowed=not settings.train.activation_checkpointing,
             ).total
         except ModelError:  # a family whose sizes are not known; only this figure is missing
             return cls(world.device, world.size)

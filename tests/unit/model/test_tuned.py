@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from slant.artifacts import digest_file
 from slant.errors import ModelError
 from slant.model.adapter import attach_lora, load_merged, unfreeze_layers
-from slant.model.base import BaseModel, load_causal_lm
+from slant.model.base import BaseModel, cast_weights, load_causal_lm
 from slant.model.batches import make_batches
 from slant.model.folder import save_causal_lm
 from slant.model.label_head import LabelModel, plain_model
@@ -183,6 +183,20 @@ def test_every_weight_of_a_merged_model_is_rounded_once(
     )
     assert {weight.dtype for weight in rounded.values()} == {torch.bfloat16}
     assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("method", METHODS)
+def test_rounded_weights_in_float32_arithmetic_are_those_that_are_exported(
+    bases: dict[str, BaseModel], tmp_path: Path, architecture: str, method: str
+) -> None:
+    base = bases[architecture]
+    save_tuned(tmp_path / "tuned", trained(base, method, rows=True), base)
+    merged = load_tuned_merged(base.folder, tmp_path / "tuned", LABEL_IDS, dtype=torch.bfloat16)
+    save_causal_lm(merged, base.folder, tmp_path / "exported", dtype=torch.bfloat16)
+    exported = load_causal_lm(tmp_path / "exported", dtype=torch.float32)
+    measured = all_logits(cast_weights(merged, torch.float32))
+    torch.testing.assert_close(measured, all_logits(exported), rtol=0, atol=1e-5)
 
 
 def test_a_full_checkpoint_is_a_float32_folder_with_the_tokenizer_of_the_base(

@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.plan.get("interrupts"):
             os.kill(os.getppid(), signal.SIGINT)
-            time.sleep(600)
+            time.sleep(60)
         labels, rows = self.plan["labels"], []
         for index, prompt in enumerate(body["input"]):
             # Token ids only ask what is served.

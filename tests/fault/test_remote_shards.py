@@ -263,7 +263,7 @@ def test_a_stage_that_writes_to_s3_survives_its_own_kills_and_those_of_the_serve
     kills = 0
     with forking("shard_worker:run_prepared") as worker:
         for _ in range(6):
-            kills += worker.run(tmp_path / "there", out, kill_after_s=rng.uniform(0.1, 1.0))
+            kills += worker.run(tmp_path / "there", out, kill_after_s=rng.uniform(0.05, 0.4))
         with away_for(server, 0.4):
             worker.run(tmp_path / "there", out)
     assert kills >= 3

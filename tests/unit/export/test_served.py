@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -177,8 +178,13 @@ def test_a_server_that_never_answers_is_ended(
 
 def test_ctrl_c_while_it_answers_leaves_no_process(tmp_path: Path, folder: Path) -> None:
     fake = FakeVllm(tmp_path / "stopped", labels=LABELS, interrupts=True)
-    with pytest.raises(KeyboardInterrupt):
-        ask(fake, folder)
+    # A shell's background jobs, and what they start, ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ask(fake, folder)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert fake.processes() == []
 
 

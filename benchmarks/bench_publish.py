@@ -137,8 +137,9 @@ def main() -> None:
             kills = 0
             while kills < arguments.kills:
                 left = num_parts - len(set(proxy.parts()))
-                share = max(1, left // (arguments.kills - kills))
-                delay_s = 2 * chance.random() * whole_s / num_parts  # up to two parts later
+                # Parts that are under way when the process dies still arrive.
+                share = max(1, left // (2 * (arguments.kills - kills)))
+                delay_s = chance.random() * whole_s / num_parts  # up to one part later
                 if not run_and_kill(new, proxy, chance.randint(1, share), delay_s):
                     break
                 kills += 1

@@ -229,6 +229,11 @@ class ProjectSettings(Section):
             train.splits_weights or train.activation_checkpointing
         )
 
+    @property
+    def evaluate_dtype(self) -> str:
+        """What the systems of an evaluation compute in, as `model.dtype` names it."""
+        return self.evaluate.dtype or self.model.dtype
+
     def label_word(self, label: str) -> str:
         """The word that stands for ``label`` after the prompt."""
         return self.task.label_words.get(label, label)

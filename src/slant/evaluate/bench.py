@@ -49,17 +49,11 @@ from slant.task.template import Template
 from slant.task.verbalizer import encode_text
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Bench", "Subject", "Tuned", "arithmetic"]
+__all__ = ["Bench", "Subject", "Tuned"]
 
 Logits = NDArray[np.float32]
-
-
-def arithmetic(settings: ProjectSettings) -> torch.dtype:
-    """What the systems of an evaluation compute in: ``evaluate.dtype``, else ``model.dtype``."""
-    return resolve_dtype(settings.evaluate.dtype or settings.model.dtype)
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,7 @@ class Bench:
         self._scores = scores
         self._progress = progress
         self._dtype, self._device = resolve_dtype(settings.model.dtype), pick_device()
-        self._arithmetic = arithmetic(settings)
+        self._arithmetic = resolve_dtype(settings.evaluate_dtype)
         self._tokenizer = load_tokenizer(subject.base.folder)
         # Rounded as it will be served.
         self.spec = TaskSpec.load(subject.tune.path).with_quantize(settings.score.quantize)

@@ -18,7 +18,7 @@ from slant.config.settings import ProjectSettings
 from slant.corpus import Corpus, LabelledDocument
 from slant.disk import write_atomically
 from slant.errors import InputError
-from slant.evaluate.bench import Bench, Subject, Tuned, arithmetic
+from slant.evaluate.bench import Bench, Subject, Tuned
 from slant.evaluate.calibration import Temperatures
 from slant.evaluate.decisions import (
     Promise,
@@ -33,6 +33,7 @@ from slant.evaluate.report import REPORT_SCHEMA, Measured, Measurement, compare
 from slant.evaluate.report_html import render_report
 from slant.evaluate.report_markdown import render_markdown
 from slant.evaluate.systems import Trial, check_named, measure_others
+from slant.model.base import resolve_dtype
 from slant.model.processor import processor_name
 from slant.progress import Progress
 from slant.score.decision import probabilities
@@ -256,7 +257,7 @@ def _describe_machine(settings: ProjectSettings) -> dict[str, Any]:
     return {
         "processor": processor_name(),
         "cores": os.cpu_count(),
-        "dtype": str(arithmetic(settings)).removeprefix("torch."),
+        "dtype": str(resolve_dtype(settings.evaluate_dtype)).removeprefix("torch."),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }

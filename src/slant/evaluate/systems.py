@@ -315,8 +315,7 @@ def _bundle(trial: Trial, name: str, path: str) -> Measured:
     columns = [spec.labels.index(label) for label in labels]
 
     def prepare() -> Callable[[], NDArray[np.float64]]:
-        settings = trial.settings
-        scorer = Scorer.load(folder, dtype=settings.evaluate.dtype or settings.model.dtype)
+        scorer = Scorer.load(folder, dtype=trial.settings.evaluate_dtype)
 
         def compute() -> NDArray[np.float64]:
             found_NL = np.full((len(test), len(labels)), np.nan)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from counting_proxy import CountingProxy, Request
 from slant.artifacts import load
 from slant.progress import SilentProgress
@@ -27,6 +29,7 @@ __all__ = [
     "kill_at_write",
     "publish",
     "pull",
+    "tracebacks",
 ]
 
 WEIGHTS_BYTES = BLOCK_BYTES + 12345
@@ -81,6 +84,11 @@ def files_by_arrival(server: Server, proxy: CountingProxy, release: Release, to:
     publish(release, to)
     look(Request("PUT", ""))
     return arrived
+
+
+def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged with a traceback, as libraries do with what they raise as well."""
+    return [record.getMessage() for record in caplog.records if record.exc_info]
 
 
 def kill_at_write(

@@ -21,6 +21,7 @@ from publishing import (
     kill_at_write,
     publish,
     pull,
+    tracebacks,
 )
 from slant.config.ingest_settings import DocumentSource
 from slant.errors import ArtifactError, InputError, StorageError, UsageError
@@ -84,11 +85,6 @@ def new_connections() -> Iterator[None]:
 
 def key_of(release: Release, to: str, name: str) -> str:
     return f"{to.removeprefix('gs://')}/versions/{release.version}/{name}"
-
-
-def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged with a traceback, as gcsfs does with what it raises as well."""
-    return [record.getMessage() for record in caplog.records if record.exc_info]
 
 
 def test_a_release_comes_back_as_it_went(to: str, release: Release, tmp_path: Path) -> None:
